@@ -1,0 +1,259 @@
+//! A local folder as an object store whose writes are atomic and survive a power cut.
+//!
+//! A put is acknowledged once the object's bytes, its name and the names of its new folders are fsynced; a
+//! reader sees all of an object or nothing. `PutMode::Create` is exclusive between processes (hard link).
+//! `object_store`'s own `LocalFileSystem`, which reads and lists here, does neither.
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
+};
+
+/// Name prefix of an object that is being written. One that is left behind by a dead process is garbage.
+pub const STAGED_PREFIX: &str = "_staged_";
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct DurableStore {
+    root: Arc<PathBuf>,
+    // opened on first use: the folder may not exist yet
+    inner: Arc<OnceLock<LocalFileSystem>>,
+}
+
+impl DurableStore {
+    /// The store rooted at `root`, which is created by the first put.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root: Arc::new(root), inner: Arc::new(OnceLock::new()) }
+    }
+
+    fn inner(&self) -> Result<&LocalFileSystem> {
+        if let Some(inner) = self.inner.get() {
+            return Ok(inner);
+        }
+        let cannot_open = |cause| generic(&self.root, cause);
+        self.root.metadata().map_err(cannot_open)?;
+        let inner = LocalFileSystem::new_with_prefix(self.root.as_path())?;
+        Ok(self.inner.get_or_init(|| inner))
+    }
+
+    async fn put(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
+        let path = self.root.join(location.as_ref());
+        let exclusive = match mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            PutMode::Update(_) => {
+                return Err(Error::NotImplemented {
+                    operation: "conditional update".into(),
+                    implementer: self.to_string(),
+                });
+            }
+        };
+        tokio::task::spawn_blocking(move || {
+            put_durably(&path, &payload, exclusive).map_err(|cause| generic(&path, cause))
+        })
+        .await??;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+}
+
+fn put_durably(path: &FsPath, payload: &PutPayload, exclusive: bool) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    create_folder_durably(folder)?;
+    let staged = folder.join(format!("{STAGED_PREFIX}{}", uuid::Uuid::new_v4().simple()));
+    let written = (|| {
+        let mut file = File::options().write(true).create_new(true).open(&staged)?;
+        payload.iter().try_for_each(|bytes| file.write_all(bytes))?;
+        file.sync_all()?;
+        if exclusive { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
+    })();
+    if exclusive || written.is_err() {
+        let _swept_up_later = fs::remove_file(&staged);
+    }
+    written?;
+    File::open(folder)?.sync_all()
+}
+
+fn create_folder_durably(folder: &FsPath) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    create_folder_durably(parent)?;
+    match fs::create_dir(folder) {
+        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
+fn generic(path: &FsPath, cause: io::Error) -> Error {
+    let path = path.display().to_string();
+    match cause.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path, source: cause.into() },
+        io::ErrorKind::AlreadyExists => Error::AlreadyExists { path, source: cause.into() },
+        io::ErrorKind::PermissionDenied => Error::PermissionDenied { path, source: cause.into() },
+        _ => Error::Generic { store: "local", source: cause.into() },
+    }
+}
+
+impl fmt::Display for DurableStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DurableStore({})", self.root.display())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DurableStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.put(location, payload, opts.mode).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        _opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(BufferedUpload {
+            store: self.clone(),
+            location: location.clone(),
+            parts: Arc::new(Mutex::new(Vec::new())),
+        }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner()?.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.inner() {
+            Ok(inner) => inner.delete_stream(locations),
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.inner() {
+            Ok(inner) => in_name_order(inner.list(prefix)),
+            Err(Error::NotFound { .. }) => stream::empty().boxed(),
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.inner() {
+            Ok(inner) => in_name_order(inner.list_with_offset(prefix, offset)),
+            Err(Error::NotFound { .. }) => stream::empty().boxed(),
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        match self.inner() {
+            Ok(inner) => inner.list_with_delimiter(prefix).await,
+            Err(Error::NotFound { .. }) => {
+                Ok(ListResult { common_prefixes: Vec::new(), objects: Vec::new() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let bytes = self.get(from).await?.bytes().await?;
+        let mode = match options.mode {
+            CopyMode::Create => PutMode::Create,
+            CopyMode::Overwrite => PutMode::Overwrite,
+        };
+        self.put(to, bytes.into(), mode).await.map(|_| ())
+    }
+}
+
+/// Readers of the Delta log expect the order that cloud stores list in.
+fn in_name_order(entries: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let sorted = entries.try_collect::<Vec<_>>().map_ok(|mut entries| {
+        entries.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        stream::iter(entries.into_iter().map(Ok))
+    });
+    sorted.try_flatten_stream().boxed()
+}
+
+/// Parts are kept until `complete`, which puts them at once: only small objects (checkpoints) come this way.
+#[derive(Debug)]
+struct BufferedUpload {
+    store: DurableStore,
+    location: Path,
+    parts: Arc<Mutex<Vec<PutPayload>>>,
+}
+
+#[async_trait]
+impl MultipartUpload for BufferedUpload {
+    fn put_part(&mut self, part: PutPayload) -> UploadPart {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+        futures_util::future::ready(Ok(())).boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        let payload = parts.into_iter().flatten().collect();
+        self.store.put(&self.location, payload, PutMode::Overwrite).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_many_exclusive_puts_to_one_name_exactly_one_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::new(folder.path().join("new/deep"));
+        let name = Path::from("a/00.json");
+        let puts = (0..16u8).map(|writer| {
+            let (store, name) = (store.clone(), name.clone());
+            tokio::spawn(async move {
+                store.put_opts(&name, vec![writer; 1000].into(), PutMode::Create.into()).await
+            })
+        });
+        let outcomes: Vec<_> =
+            futures_util::future::join_all(puts).await.into_iter().map(|joined| joined.unwrap()).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(Error::AlreadyExists { .. }))));
+        let winner = outcomes.iter().position(|outcome| outcome.is_ok()).unwrap();
+        let bytes = store.get(&name).await.unwrap().bytes().await.unwrap();
+        assert_eq!(bytes, vec![winner as u8; 1000]);
+        let names: Vec<_> = store.list(None).try_collect().await.unwrap();
+        assert_eq!(names.len(), 1, "nothing staged is left: {names:?}");
+    }
+
+    #[tokio::test]
+    async fn listings_are_in_name_order_and_empty_before_the_first_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::new(folder.path().join("later"));
+        assert!(store.list(None).try_collect::<Vec<_>>().await.unwrap().is_empty());
+        for name in ["b/2", "a/1", "b/1", "c"] {
+            ObjectStoreExt::put(&store, &Path::from(name), vec![0].into()).await.unwrap();
+        }
+        let names: Vec<_> =
+            store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
+        assert_eq!(names, ["a/1", "b/1", "b/2", "c"]);
+    }
+}

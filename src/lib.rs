@@ -1,0 +1,19 @@
+//! Raw security logs to a queryable archive, exactly once, with every input byte accounted for.
+//!
+//! The modules in the order a record meets them:
+//!
+//! | module | duty |
+//! |---|---|
+//! | [`source`] | where bytes enter: files, folders, standard input; cut into chunks of whole lines |
+//! | [`transport`] | carries chunks from readers to processors, bounded in bytes |
+//! | [`decode`] | chunk -> one Arrow batch per log type + rejects + blanks; pure |
+//! | [`sink`] | where rows leave; commits rows and ledger together |
+//! | [`lake`] | the archive's Delta tables: Parquet settings, group commit, read back |
+//! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
+//! | [`stage`] | the long-running loops, the only place where the above meet |
+//! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
+//! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
+pub mod client;
+
+pub mod model;
+pub mod telemetry;

@@ -1,0 +1,8 @@
+//! Nouns that cross a border between modules: source, chunk, decoded batch, reject, ledger, receipt.
+//!
+//! Deliberately absent: behaviour. Nothing here reads, writes or decides.
+mod chunk;
+mod ledger;
+
+pub use chunk::{Blank, DecodedBatch, LineEnding, Piece, RawChunk, Reject, RejectReason, Table, TypeBatch};
+pub use ledger::{ByteRange, ChunkRecord, CommitReceipt, KnownSource, Ledger, Source, TypeRows};

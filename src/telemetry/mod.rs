@@ -1,0 +1,108 @@
+//! Every metric name, in one enum; log line and counter are emitted together.
+//!
+//! Counters live in one static array of atomics, so that the progress bar and the summary read what
+//! `/metrics` shows. Deliberately absent: metric names anywhere else.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+mod log;
+
+pub use log::{LogFormat, LogGuard, LogOptions, init};
+
+/// Something counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Metric {
+    /// Bytes of input files known so far, as stored on disk.
+    InputBytesTotal,
+    /// Bytes of input files read, as stored on disk.
+    InputBytesRead,
+    /// (Decompressed) bytes shipped in chunks.
+    ChunkBytesShipped,
+    /// Chunks shipped.
+    ChunksShipped,
+    /// Lines decoded.
+    LinesDecoded,
+    /// Lines that became rows.
+    RowsDecoded,
+    /// Lines that no log type accepts.
+    LinesRejected,
+    /// Lines of white space only.
+    LinesBlank,
+    /// Chunks committed.
+    ChunksCommitted,
+    /// Bytes added to storage.
+    BytesStored,
+    /// Groups committed.
+    GroupsCommitted,
+    /// Groups discarded because another writer was first.
+    GroupsDiscarded,
+    /// Input files that could not be read.
+    SourcesFailed,
+}
+
+impl Metric {
+    /// All of them, in declaration order.
+    pub const ALL: [Metric; 13] = [
+        Self::InputBytesTotal,
+        Self::InputBytesRead,
+        Self::ChunkBytesShipped,
+        Self::ChunksShipped,
+        Self::LinesDecoded,
+        Self::RowsDecoded,
+        Self::LinesRejected,
+        Self::LinesBlank,
+        Self::ChunksCommitted,
+        Self::BytesStored,
+        Self::GroupsCommitted,
+        Self::GroupsDiscarded,
+        Self::SourcesFailed,
+    ];
+
+    /// Name as `/metrics` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InputBytesTotal => "pipeline_input_bytes",
+            Self::InputBytesRead => "pipeline_input_bytes_read_total",
+            Self::ChunkBytesShipped => "pipeline_chunk_bytes_shipped_total",
+            Self::ChunksShipped => "pipeline_chunks_shipped_total",
+            Self::LinesDecoded => "pipeline_lines_decoded_total",
+            Self::RowsDecoded => "pipeline_rows_decoded_total",
+            Self::LinesRejected => "pipeline_lines_rejected_total",
+            Self::LinesBlank => "pipeline_lines_blank_total",
+            Self::ChunksCommitted => "pipeline_chunks_committed_total",
+            Self::BytesStored => "pipeline_bytes_stored_total",
+            Self::GroupsCommitted => "pipeline_groups_committed_total",
+            Self::GroupsDiscarded => "pipeline_groups_discarded_total",
+            Self::SourcesFailed => "pipeline_sources_failed_total",
+        }
+    }
+
+    /// Adds to the counter.
+    pub fn add(self, count: u64) {
+        COUNTERS[self as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Its present value.
+    pub fn value(self) -> u64 {
+        COUNTERS[self as usize].load(Ordering::Relaxed)
+    }
+}
+
+static COUNTERS: [AtomicU64; Metric::ALL.len()] = [const { AtomicU64::new(0) }; Metric::ALL.len()];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_own_counter_and_a_unique_well_formed_name() {
+        let names: HashSet<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        assert_eq!(names.len(), Metric::ALL.len());
+        for (position, metric) in Metric::ALL.into_iter().enumerate() {
+            assert_eq!(metric as usize, position);
+            assert!(metric.name().starts_with("pipeline_"), "{}", metric.name());
+        }
+    }
+}
