@@ -15,5 +15,6 @@
 //! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
 pub mod client;
 
+pub mod log_type;
 pub mod model;
 pub mod telemetry;
