@@ -15,6 +15,7 @@
 //! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
 pub mod client;
 
+pub mod decode;
 pub mod log_type;
 pub mod model;
 pub mod telemetry;

@@ -1,0 +1,271 @@
+//! Spans -> one Arrow column, by a loop chosen once per column and chunk.
+//!
+//! A value that the column's type cannot hold is NULL; its text goes to `extra` and its line to `raw`.
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int16Array, Int32Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::Int32Type;
+
+use super::dictionary::{Dictionary, Entry};
+use super::matching::Span;
+use super::value;
+use crate::log_type::{ColumnType, timestamp};
+
+/// What the spans of a chunk point into.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Texts that a template sets.
+    pub(super) constants: &'a [u8],
+    /// All of `bytes` is UTF-8 without NUL.
+    pub(super) is_clean: bool,
+    pub(super) reference_time: i64,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn of(self, span: Span) -> &'a [u8] {
+        let (bytes, start) = self.place(span);
+        &bytes[start as usize..][..span.len_bytes as usize]
+    }
+
+    fn place(self, span: Span) -> (&'a [u8], u32) {
+        match span.start & Span::CONSTANT {
+            0 => (self.bytes, span.start),
+            _ => (self.constants, span.start & !Span::CONSTANT),
+        }
+    }
+}
+
+/// One column of a table of spans that is stored row by row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spans<'a> {
+    pub(super) table: &'a [Span],
+    pub(super) num_columns: usize,
+    pub(super) column: usize,
+}
+
+impl Spans<'_> {
+    fn len(&self) -> usize {
+        self.table.len() / self.num_columns
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Span> {
+        self.table.iter().skip(self.column).step_by(self.num_columns).copied()
+    }
+}
+
+/// What became of the rows besides their values.
+#[derive(Debug)]
+pub(super) struct Outcome<'a> {
+    /// Rows that must carry their original line.
+    pub(super) keep_raw: &'a mut [bool],
+    /// (row, column, text) of values that their column cannot hold.
+    pub(super) misfits: &'a mut Vec<(u32, u16, Span)>,
+    /// Number of the column being made.
+    pub(super) column: u16,
+}
+
+impl Outcome<'_> {
+    /// Notes what became of one value; gives the value to store.
+    #[inline(always)]
+    fn take<V>(&mut self, row: usize, span: Span, read: Option<(V, bool)>) -> Option<V> {
+        match read {
+            Some((value, exact)) => {
+                self.keep_raw[row] |= !exact;
+                Some(value)
+            }
+            None => {
+                self.misfit(row, span);
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn misfit(&mut self, row: usize, span: Span) {
+        self.keep_raw[row] = true;
+        self.misfits.push((row as u32, self.column, span));
+    }
+}
+
+/// Makes the column of `column_type` from where its values are.
+pub(super) fn build(
+    column_type: ColumnType,
+    spans: Spans<'_>,
+    text: Text<'_>,
+    dictionary: &mut Dictionary,
+    outcome: &mut Outcome<'_>,
+) -> ArrayRef {
+    let (max, signed) = (column_type.integer_max().unwrap_or(0), column_type == ColumnType::I64);
+    let integer = |span: Span| {
+        let (bytes, start) = text.place(span);
+        value::integer(bytes, start as usize, span.len_bytes as usize, max, signed)
+    };
+    match column_type {
+        ColumnType::String => strings(spans, text, dictionary, outcome, |bytes, out| {
+            let fits = text.is_clean || is_text(bytes);
+            fits.then(|| {
+                out.extend_from_slice(bytes);
+                true
+            })
+        }),
+        ColumnType::Ip => strings(spans, text, dictionary, outcome, value::address),
+        ColumnType::Json => json(spans, text, outcome),
+        ColumnType::U8 => {
+            let (values, nulls) =
+                scalars(spans, outcome, |span| integer(span).map(|(value, exact)| (value as i16, exact)));
+            Arc::new(Int16Array::new(values, nulls))
+        }
+        ColumnType::U16 => {
+            let (values, nulls) =
+                scalars(spans, outcome, |span| integer(span).map(|(value, exact)| (value as i32, exact)));
+            Arc::new(Int32Array::new(values, nulls))
+        }
+        ColumnType::U32 | ColumnType::U64 | ColumnType::I64 => {
+            let (values, nulls) = scalars(spans, outcome, integer);
+            Arc::new(Int64Array::new(values, nulls))
+        }
+        ColumnType::F64 => {
+            let (values, nulls) = scalars(spans, outcome, |span| value::float(text.of(span)));
+            Arc::new(Float64Array::new(values, nulls))
+        }
+        ColumnType::Bool => {
+            let (values, nulls) = scalars(spans, outcome, |span| {
+                value::boolean(text.of(span)).map(|(value, exact)| (u8::from(value), exact))
+            });
+            let values: BooleanBuffer = values.iter().map(|value| *value == 1).collect();
+            Arc::new(BooleanArray::new(values, nulls))
+        }
+        ColumnType::Timestamp => {
+            let mut parser = timestamp::Parser::default();
+            let (values, nulls) =
+                scalars(spans, outcome, |span| value::time(text.of(span), text.reference_time, &mut parser));
+            Arc::new(TimestampMicrosecondArray::new(values, nulls).with_timezone("UTC"))
+        }
+    }
+}
+
+/// Whether every store can hold it as text.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(bytes).is_ok() && memchr::memchr(0, bytes).is_none()
+}
+
+fn scalars<V: arrow::datatypes::ArrowNativeType>(
+    spans: Spans<'_>,
+    outcome: &mut Outcome<'_>,
+    mut read: impl FnMut(Span) -> Option<(V, bool)>,
+) -> (ScalarBuffer<V>, Option<NullBuffer>) {
+    let mut values = Vec::with_capacity(spans.len());
+    let mut nulls = Nulls::default();
+    for (row, span) in spans.iter().enumerate() {
+        let value = match span {
+            Span::NULL => None,
+            span => {
+                let read = read(span);
+                outcome.take(row, span, read)
+            }
+        };
+        nulls.note(row, value.is_none());
+        values.push(value.unwrap_or_default());
+    }
+    (values.into(), nulls.finish(spans.len()))
+}
+
+/// Marks NULLs; costs nothing while there are none.
+#[derive(Debug, Default)]
+struct Nulls(Vec<bool>);
+
+impl Nulls {
+    #[inline(always)]
+    fn note(&mut self, row: usize, is_null: bool) {
+        if is_null || !self.0.is_empty() {
+            self.0.resize(row, true);
+            self.0.push(!is_null);
+        }
+    }
+
+    fn finish(self, num_rows: usize) -> Option<NullBuffer> {
+        debug_assert!(self.0.is_empty() || self.0.len() == num_rows);
+        (!self.0.is_empty()).then(|| NullBuffer::from(self.0))
+    }
+}
+
+/// `make` appends the text to store for a text that is seen first, and says whether both are the same.
+fn strings(
+    spans: Spans<'_>,
+    text: Text<'_>,
+    dictionary: &mut Dictionary,
+    outcome: &mut Outcome<'_>,
+    mut make: impl FnMut(&[u8], &mut Vec<u8>) -> Option<bool>,
+) -> ArrayRef {
+    dictionary.clear();
+    let mut keys = Vec::with_capacity(spans.len());
+    let mut nulls = Nulls::default();
+    let mut data = Vec::new();
+    let mut offsets = vec![0];
+    let mut enter = |bytes: &[u8]| match make(bytes, &mut data) {
+        Some(exact) => {
+            offsets.push(data.len() as i32);
+            Entry { key: offsets.len() as i32 - 2, exact }
+        }
+        None => Entry { key: -1, exact: false },
+    };
+    // few: looked up by place
+    let mut constants: Vec<(u32, Entry)> = Vec::new();
+    for (row, span) in spans.iter().enumerate() {
+        let key = match span {
+            Span::NULL => None,
+            span if span.start & Span::CONSTANT != 0 => {
+                let known = constants.iter().find(|(start, _)| *start == span.start);
+                let entry = known.map(|(_, entry)| *entry).unwrap_or_else(|| {
+                    let entry = enter(text.of(span));
+                    constants.push((span.start, entry));
+                    entry
+                });
+                outcome.take(row, span, (entry.key >= 0).then_some((entry.key, true)))
+            }
+            span => {
+                let entry = dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter);
+                outcome.take(row, span, (entry.key >= 0).then_some((entry.key, entry.exact)))
+            }
+        };
+        nulls.note(row, key.is_none());
+        keys.push(key.unwrap_or(0));
+    }
+    let values = string_array(offsets, data);
+    let keys = Int32Array::new(keys.into(), nulls.finish(spans.len()));
+    let array = DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values));
+    Arc::new(array.expect("keys are indices of the values entered"))
+}
+
+fn json(spans: Spans<'_>, text: Text<'_>, outcome: &mut Outcome<'_>) -> ArrayRef {
+    let mut nulls = Nulls::default();
+    let (mut data, mut offsets) = (Vec::new(), vec![0]);
+    for (row, span) in spans.iter().enumerate() {
+        let value = match span {
+            Span::NULL => None,
+            span => {
+                let bytes = text.of(span);
+                let fits = (text.is_clean || is_text(bytes)) && value::is_json(bytes);
+                outcome.take(row, span, fits.then_some((bytes, true)))
+            }
+        };
+        nulls.note(row, value.is_none());
+        data.extend_from_slice(value.unwrap_or_default());
+        offsets.push(data.len() as i32);
+    }
+    let nulls = nulls.finish(spans.len());
+    let (offsets, values, _) = string_array(offsets, data).into_parts();
+    Arc::new(StringArray::new(offsets, values, nulls))
+}
+
+/// Every text in `data` was checked to be UTF-8 when it was appended; arrow checks it again, at memory speed.
+fn string_array(offsets: Vec<i32>, data: Vec<u8>) -> StringArray {
+    let offsets = OffsetBuffer::new(offsets.into());
+    StringArray::try_new(offsets, Buffer::from_vec(data), None)
+        .expect("texts are checked when they are entered")
+}

@@ -1,0 +1,246 @@
+//! Chunk -> one Arrow batch per log type, rejects and blanks. Pure, and never fails: what cannot be decoded
+//! is a reject.
+//!
+//! Two passes. The first goes along the lines: each is matched against the log types' programs, and where its
+//! values are is noted. The second goes down the columns: one loop per column turns places into values. So
+//! nothing is allocated per line, and no choice of type is made per value.
+//!
+//! Invariants: rows + rejects + blanks = lines; where a chunk is cut between lines makes no difference to them;
+//! a row without `raw` renders to its line. `naive` (tests only) says what is right.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use memchr::memchr_iter;
+
+use crate::log_type::LogTypes;
+use crate::model::{
+    Blank, ChunkRecord, DecodedBatch, LineEnding, RawChunk, Reject, RejectReason, TypeBatch, TypeRows,
+};
+
+mod column;
+mod dictionary;
+pub mod examples;
+mod key_value;
+mod matching;
+#[cfg(test)]
+mod naive;
+mod rows;
+mod scan;
+mod value;
+
+use key_value::KeyValueError;
+use matching::Matcher;
+use rows::TypeRowsBuilder;
+use scan::{Line, PADDING};
+
+/// Turns chunks into batches; keeps its buffers from one to the next.
+#[derive(Debug)]
+pub struct Decoder {
+    types: Vec<TypeRowsBuilder>,
+    matcher: Matcher,
+    /// The end of a chunk, copied to where it has padding behind it.
+    tail: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder for lines of these types.
+    pub fn new(types: &LogTypes) -> Self {
+        let types = types.iter().map(|log_type| TypeRowsBuilder::new(Arc::clone(log_type))).collect();
+        Self { types, matcher: Matcher::new(), tail: Vec::new() }
+    }
+
+    /// Decodes one chunk, which is smaller than 2 GiB.
+    pub fn decode(&mut self, chunk: &RawChunk) -> DecodedBatch {
+        let mut lines = Lines::default();
+        let line_ending = match chunk.piece {
+            Some(piece) => {
+                let len_bytes = chunk.bytes.strip_suffix(b"\n").unwrap_or(&chunk.bytes).len() as u32;
+                lines.count = u64::from(piece.index == 0);
+                lines.rejects.push(Reject {
+                    line: 0,
+                    piece: piece.index,
+                    span: (0, len_bytes),
+                    log_type: None,
+                    column: 0,
+                    reason: RejectReason::TooLong,
+                });
+                LineEnding::Lf
+            }
+            None => self.read_lines(chunk, &mut lines),
+        };
+        let is_clean = column::is_text(&chunk.bytes);
+        let mut types = Vec::new();
+        let mut rows = BTreeMap::new();
+        let mut time_range: Option<(i64, i64)> = None;
+        for builder in self.types.iter_mut().filter(|builder| !builder.line.is_empty()) {
+            let table = &builder.log_type.table;
+            let type_rows = TypeRows { rows: builder.line.len() as u64, hash: table.hash.clone() };
+            rows.insert(table.log_type.clone(), type_rows);
+            for time in &builder.timestamp {
+                let (first, last) = time_range.unwrap_or((*time, *time));
+                time_range = Some((first.min(*time), last.max(*time)));
+            }
+            let table = Arc::clone(table);
+            let batch = builder.finish(chunk, is_clean);
+            types.push(TypeBatch { table, batch });
+        }
+        let num_rows = rows.values().map(|of_type: &TypeRows| of_type.rows).sum();
+        let record = ChunkRecord {
+            source: Arc::clone(&chunk.source),
+            chunk_id: chunk.chunk_id(),
+            range: chunk.range(),
+            content_sha256: chunk.content_sha256,
+            num_lines: lines.count,
+            num_rows,
+            num_rejects: if chunk.piece.is_some() { lines.count } else { lines.rejects.len() as u64 },
+            num_blanks: lines.blanks.len() as u64,
+            types: rows,
+            time_range,
+            line_ending,
+            final_newline: chunk.bytes.ends_with(b"\n"),
+            piece: chunk.piece,
+            open: chunk.open,
+            reference_time: chunk.reference_time,
+        };
+        DecodedBatch {
+            record,
+            types,
+            rejects: lines.rejects,
+            blanks: lines.blanks,
+            bytes: chunk.bytes.clone(),
+        }
+    }
+
+    fn read_lines(&mut self, chunk: &RawChunk, lines: &mut Lines) -> LineEnding {
+        let bytes: &[u8] = &chunk.bytes;
+        self.matcher.set_reference_time(chunk.reference_time);
+        let first_end = memchr::memchr(b'\n', bytes);
+        let line_ending = match first_end {
+            Some(end) if bytes[..end].ends_with(b"\r") => LineEnding::CrLf,
+            _ => LineEnding::Lf,
+        };
+        let mut start = 0;
+        for end in memchr_iter(b'\n', bytes) {
+            self.read_line(bytes, start, end, line_ending == LineEnding::CrLf, lines);
+            start = end + 1;
+        }
+        if start < bytes.len() {
+            // nothing is rendered behind a last line without a newline, so a carriage return there is kept
+            self.read_line(bytes, start, bytes.len(), false, lines);
+        }
+        line_ending
+    }
+
+    /// One line, `bytes[start..end]` without its newline. `carriage_return`: lines are rendered with one.
+    fn read_line(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        end: usize,
+        carriage_return: bool,
+        lines: &mut Lines,
+    ) {
+        let number = lines.count as u32;
+        lines.count += 1;
+        let mut text = &bytes[start..end];
+        let mut exact = true;
+        if carriage_return {
+            match text.strip_suffix(b"\r") {
+                Some(stripped) => text = stripped,
+                None => exact = false,
+            }
+        }
+        let mut offset = start;
+        if let (Some(first), Some(last)) = (text.first(), text.last())
+            && (is_space(*first) || is_space(*last))
+        {
+            let trimmed = trim(text);
+            offset += trimmed.as_ptr() as usize - text.as_ptr() as usize;
+            exact = false;
+            text = trimmed;
+        }
+        let span = (start as u32, end as u32);
+        if text.is_empty() {
+            lines.blanks.push(Blank { line: number, span });
+            return;
+        }
+        let len_bytes = text.len();
+        let line = match bytes.get(offset..offset + len_bytes + PADDING) {
+            Some(window) => Line::new(window, len_bytes),
+            None => {
+                self.tail.clear();
+                self.tail.extend_from_slice(text);
+                self.tail.resize(len_bytes + PADDING, 0);
+                Line::new(&self.tail, len_bytes)
+            }
+        };
+        self.matcher.next_line(offset as u32);
+        for builder in &mut self.types {
+            if let Some(found) = self.matcher.matches(&builder.log_type.program, line) {
+                builder.push(number, span, found, exact, &self.matcher);
+                return;
+            }
+            if builder.push_pairs(number, span, offset as u32, line, &mut self.matcher) {
+                return;
+            }
+        }
+        lines.rejects.push(diagnose(&self.types, &mut self.matcher, line, number, span));
+    }
+}
+
+/// The reject of a line that no type takes: names the type that came nearest and how far it came.
+fn diagnose(
+    types: &[TypeRowsBuilder],
+    matcher: &mut Matcher,
+    line: Line<'_>,
+    number: u32,
+    span: (u32, u32),
+) -> Reject {
+    let mut reject =
+        Reject { line: number, piece: 0, span, log_type: None, column: 0, reason: RejectReason::NoTemplate };
+    for builder in types {
+        let log_type = &builder.log_type;
+        let diagnosis = matcher.diagnose(&log_type.program, line);
+        if diagnosis.reached > reject.column {
+            reject.column = diagnosis.reached;
+            reject.log_type = Some(Arc::from(log_type.name()));
+        }
+        let pairs = log_type.key_value.as_ref().and_then(|format| {
+            key_value::read(format, builder.num_slots, &builder.required, line, matcher).err()
+        });
+        let reason = match pairs {
+            Some(KeyValueError::RequiredKey) => RejectReason::RequiredKey,
+            Some(KeyValueError::Timestamp) => RejectReason::Timestamp,
+            _ if diagnosis.timestamp => RejectReason::Timestamp,
+            _ => continue,
+        };
+        return Reject {
+            log_type: Some(Arc::from(log_type.name())),
+            column: diagnosis.reached,
+            reason,
+            ..reject
+        };
+    }
+    reject
+}
+
+/// What a chunk holds besides rows.
+#[derive(Debug, Default)]
+struct Lines {
+    count: u64,
+    rejects: Vec<Reject>,
+    blanks: Vec<Blank>,
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c)
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_space(*byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|byte| !is_space(*byte)).map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
+#[cfg(test)]
+mod tests;
