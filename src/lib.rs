@@ -18,4 +18,6 @@ pub mod client;
 pub mod decode;
 pub mod log_type;
 pub mod model;
+pub mod source;
 pub mod telemetry;
+pub mod transport;

@@ -1,0 +1,107 @@
+//! Where bytes enter: paths become files, files become sources with an identity, sources become chunks.
+//!
+//! Invariants: concatenating the chunks of a source gives its (decompressed) bytes; memory does not depend
+//! on the length of a file, a line or a list of inputs' contents. Deliberately absent: parsing of lines, and
+//! `async` around files (`stage::reader` calls these blocking parts off the async threads).
+use std::io;
+
+use thiserror::Error;
+
+mod chunker;
+mod encoding;
+mod file;
+mod identity;
+mod input;
+mod stream;
+
+pub use chunker::{Chunker, Cut, CutOptions, End};
+pub use encoding::Encoding;
+pub use file::{FileReader, is_deleted, open};
+pub use identity::{Catalogue, FileFacts, IdentifiedFile, Place, Stat};
+pub use input::{Input, Listing, list};
+pub use stream::{Block, read_pipe, read_stdin};
+
+/// Why an input could not be read. One input's error never stops the others.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The path names nothing.
+    #[error("{path} does not exist; check the path")]
+    Missing {
+        /// As given.
+        path: String,
+    },
+    /// The glob matches nothing.
+    #[error("no file matches {pattern}; check the pattern and the folder it is relative to")]
+    NoMatch {
+        /// As given.
+        pattern: String,
+    },
+    /// The glob cannot be understood.
+    #[error("{pattern} is not a glob: {reason}; quote a literal bracket as [[]")]
+    BadPattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong where.
+        reason: String,
+    },
+    /// The folder holds no log files.
+    #[error("{path} holds no *.log, *.log.gz or *.log.zst file; name the files or a glob such as '{path}/*'")]
+    EmptyFolder {
+        /// As given.
+        path: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {operation} {path}: {hint}")]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// On what.
+        path: String,
+        /// The remedy.
+        hint: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A compressed input is damaged or cut short.
+    #[error(
+        "{path} is damaged {encoding} near byte {raw_byte} (byte {byte} decompressed): {reason}; whole lines before it are read, copy the file again for the rest"
+    )]
+    Corrupt {
+        /// The input.
+        path: String,
+        /// Its compression.
+        encoding: &'static str,
+        /// Place in the file as stored.
+        raw_byte: u64,
+        /// Place in the decompressed bytes.
+        byte: u64,
+        /// What the decompressor says.
+        reason: String,
+    },
+    /// The file holds fewer bytes than were read of it before: its content was replaced.
+    #[error("{path} became shorter while it was read; run again to read its new content")]
+    Shrunk {
+        /// The file.
+        path: String,
+    },
+    /// Another file took the path between listing and reading.
+    #[error("{path} was replaced by another file before it was read; run again")]
+    Replaced {
+        /// The file.
+        path: String,
+    },
+}
+
+impl SourceError {
+    fn io(operation: &'static str, path: &str, source: io::Error) -> Self {
+        let path = path.to_owned();
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound => return Self::Missing { path },
+            io::ErrorKind::PermissionDenied => "give this user permission to read it",
+            io::ErrorKind::IsADirectory => "name the files in it",
+            _ => "check the file and the disk it is on",
+        };
+        Self::Io { operation, path, hint, source }
+    }
+}
