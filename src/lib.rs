@@ -16,8 +16,10 @@
 pub mod client;
 
 pub mod decode;
+pub mod lake;
 pub mod log_type;
 pub mod model;
+pub mod sink;
 pub mod source;
 pub mod telemetry;
 pub mod transport;

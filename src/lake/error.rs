@@ -1,0 +1,131 @@
+//! Why the archive could not be read or written, in words that name the thing and the remedy.
+use std::error::Error as _;
+use std::io;
+
+use deltalake_core::DeltaTableError;
+use thiserror::Error;
+
+use crate::client::ClientError;
+
+/// Why the archive could not be read or written. The message names the place and the remedy.
+#[derive(Debug, Error)]
+pub enum LakeError {
+    /// There is no archive where one was to be read.
+    #[error("no archive at {url}; write one with `pipeline run --into {url}`")]
+    NotFound {
+        /// The archive.
+        url: String,
+    },
+    /// The place given is not one an archive can have.
+    #[error("archive {url}: {reason}")]
+    BadUrl {
+        /// The archive.
+        url: String,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// Another writer committed overlapping ranges first.
+    #[error("another writer committed some of the same bytes first")]
+    Overlap,
+    /// The open group is so old that its files may be taken for garbage; it was discarded.
+    #[error("the open group is too old to commit; its lines must be shipped again")]
+    GroupExpired,
+    /// A log type's stored columns differ from the type file's in a way that is not an addition.
+    #[error("table {table}: {reason}")]
+    IncompatibleSchema {
+        /// The table.
+        table: String,
+        /// Which column and how.
+        reason: String,
+    },
+    /// Storage refused an operation.
+    #[error("{operation} {location}: {hint}")]
+    Storage {
+        /// What was attempted.
+        operation: &'static str,
+        /// On what.
+        location: String,
+        /// The remedy.
+        hint: String,
+        /// The cause.
+        #[source]
+        source: object_store::Error,
+    },
+    /// Something stored cannot be understood.
+    #[error("{location}: {reason}")]
+    Corrupt {
+        /// The file or table.
+        location: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A table's rows could not be encoded. Its batches are not what its log type declares.
+    #[error("table {table}: rows cannot be encoded as parquet: {reason}")]
+    Encode {
+        /// The table.
+        table: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl LakeError {
+    pub(super) fn storage(
+        operation: &'static str,
+        location: impl ToString,
+    ) -> impl FnOnce(object_store::Error) -> Self {
+        let location = location.to_string();
+        move |source| Self::Storage { operation, location, hint: remedy(operation, &source), source }
+    }
+
+    pub(super) fn corrupt(location: impl ToString, reason: impl ToString) -> Self {
+        let reason = reason.to_string();
+        let first_line = reason.lines().next().unwrap_or_default();
+        Self::Corrupt {
+            location: location.to_string(),
+            reason: format!("{first_line}; restore this file from a copy, or archive to another place"),
+        }
+    }
+
+    pub(super) fn of_delta(location: &str, cause: DeltaTableError) -> Self {
+        match cause {
+            DeltaTableError::ObjectStore { source } => Self::storage("read", location)(source),
+            other => Self::corrupt(location, other),
+        }
+    }
+
+    pub(super) fn encode(table: &str, cause: impl ToString) -> Self {
+        Self::Encode { table: table.to_owned(), reason: cause.to_string() }
+    }
+}
+
+impl From<ClientError> for LakeError {
+    fn from(cause: ClientError) -> Self {
+        let ClientError::BadUrl { location, reason } = cause;
+        Self::BadUrl { url: location, reason }
+    }
+}
+
+fn remedy(operation: &str, cause: &object_store::Error) -> String {
+    let mut source = cause.source();
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return match io.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "the disk is full; free space and run again".to_owned()
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "the file system is read-only; make it writable".to_owned()
+                }
+                io::ErrorKind::PermissionDenied => "not permitted; give this user access to it".to_owned(),
+                io::ErrorKind::NotFound if operation == "read" => {
+                    "a file that the log names is gone; restore it from a copy".to_owned()
+                }
+                io::ErrorKind::NotFound => "its folder cannot be made; name another place".to_owned(),
+                _ => format!("{io}; check the storage and run again"),
+            };
+        }
+        source = inner.source();
+    }
+    "storage failed; check it and run again".to_owned()
+}

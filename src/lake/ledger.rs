@@ -1,0 +1,143 @@
+//! What is committed, folded per source: the answer to whether a range may be committed too.
+//!
+//! Its size goes with the number of sources, not of chunks: ranges that touch are one. Only open lines keep
+//! their whole entry, because a longer one that starts at the same byte takes their place.
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{ByteRange, ChunkRecord, KnownSource, Ledger};
+
+/// The folded ledger.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Committed {
+    ledger: Ledger,
+    /// Open lines by (source, first byte).
+    open: BTreeMap<(u64, u64), ChunkRecord>,
+}
+
+/// Whether a range may be committed.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict<'a> {
+    /// No byte of it is committed.
+    Free,
+    /// It takes the place of this open line.
+    Supersedes(&'a ChunkRecord),
+    /// Some of its bytes are committed.
+    Overlaps,
+}
+
+impl Committed {
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Adds an entry; entries come in the order of their groups.
+    pub(super) fn insert(&mut self, record: &ChunkRecord) {
+        let ByteRange { source_id, first_byte, end_byte } = record.range;
+        let known = self.ledger.sources.entry(source_id).or_insert_with(|| KnownSource {
+            source: (*record.source).clone(),
+            committed: Vec::new(),
+            open: None,
+            last_chunk: (first_byte, end_byte, record.content_sha256),
+        });
+        known.source = (*record.source).clone();
+        known.last_chunk = (first_byte, end_byte, record.content_sha256);
+        self.open.remove(&(source_id, first_byte));
+        if record.open {
+            self.open.insert((source_id, first_byte), record.clone());
+        } else {
+            add_range(&mut known.committed, (first_byte, end_byte));
+        }
+        let last_open = self.open.range((source_id, 0)..=(source_id, u64::MAX)).next_back();
+        known.open = last_open.map(|(_, record)| (record.range.first_byte, record.range.end_byte));
+    }
+
+    /// Whether `range` may be committed.
+    pub(super) fn verdict(&self, range: &ByteRange) -> Verdict<'_> {
+        if let Some(known) = self.ledger.sources.get(&range.source_id) {
+            let next = known.committed.partition_point(|(_, end)| *end <= range.first_byte);
+            if known.committed.get(next).is_some_and(|(first, _)| *first < range.end_byte) {
+                return Verdict::Overlaps;
+            }
+        }
+        let mut open = self.open.range((range.source_id, 0)..(range.source_id, range.end_byte));
+        match open.rfind(|(_, record)| record.range.overlaps(range)) {
+            None => Verdict::Free,
+            Some((_, record)) if supersedes(range, record) => Verdict::Supersedes(record),
+            Some(_) => Verdict::Overlaps,
+        }
+    }
+}
+
+fn supersedes(range: &ByteRange, open: &ChunkRecord) -> bool {
+    range.first_byte == open.range.first_byte && range.end_byte > open.range.end_byte
+}
+
+fn add_range(ranges: &mut Vec<(u64, u64)>, (first, end): (u64, u64)) {
+    let from = ranges.partition_point(|(_, known_end)| *known_end < first);
+    let to = ranges.partition_point(|(known_first, _)| *known_first <= end);
+    let merged = ranges[from..to].iter().fold((first, end), |(f, e), range| (f.min(range.0), e.max(range.1)));
+    ranges.splice(from..to, [merged]);
+}
+
+/// Drops entries that a later group superseded, and sorts by (source, first byte). `entries` come with their
+/// group.
+pub(super) fn newest(mut entries: Vec<(i64, ChunkRecord)>) -> Vec<ChunkRecord> {
+    let key = |record: &ChunkRecord| (record.range.source_id, record.range.first_byte);
+    entries.sort_by_key(|(group, record)| (key(record), std::cmp::Reverse(*group)));
+    let mut seen = BTreeSet::new();
+    entries.into_iter().filter(|(_, record)| seen.insert(key(record))).map(|(_, record)| record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::tests::record;
+
+    #[test]
+    fn ranges_that_touch_are_one_and_any_shared_byte_is_an_overlap() {
+        let mut committed = Committed::default();
+        for (first, end) in [(0, 10), (30, 40), (20, 30), (50, 60)] {
+            committed.insert(&record(1, first, end));
+        }
+        assert_eq!(committed.ledger().sources[&1].committed, [(0, 10), (20, 40), (50, 60)]);
+        let verdict =
+            |first_byte, end_byte| committed.verdict(&ByteRange { source_id: 1, first_byte, end_byte });
+        for free in [(10, 20), (40, 50), (60, 70)] {
+            assert_eq!(verdict(free.0, free.1), Verdict::Free, "{free:?}");
+        }
+        for taken in [(9, 11), (0, 10), (15, 21), (39, 41), (10, 60), (59, 61)] {
+            assert_eq!(verdict(taken.0, taken.1), Verdict::Overlaps, "{taken:?}");
+        }
+        assert_eq!(committed.verdict(&ByteRange { source_id: 2, first_byte: 0, end_byte: 5 }), Verdict::Free);
+    }
+
+    #[test]
+    fn only_a_longer_range_from_the_same_byte_supersedes_an_open_line() {
+        let mut committed = Committed::default();
+        committed.insert(&record(1, 0, 10));
+        committed.insert(&ChunkRecord { open: true, ..record(1, 10, 15) });
+        let range = |first_byte, end_byte| ByteRange { source_id: 1, first_byte, end_byte };
+        assert!(
+            matches!(committed.verdict(&range(10, 16)), Verdict::Supersedes(open) if open.range.end_byte == 15)
+        );
+        for taken in [(10, 15), (10, 12), (11, 20)] {
+            assert_eq!(committed.verdict(&range(taken.0, taken.1)), Verdict::Overlaps, "{taken:?}");
+        }
+        assert_eq!(committed.ledger().sources[&1].open, Some((10, 15)));
+        committed.insert(&record(1, 10, 20));
+        assert_eq!(committed.ledger().sources[&1].open, None);
+        assert_eq!(committed.ledger().sources[&1].committed, [(0, 20)]);
+    }
+
+    #[test]
+    fn of_entries_that_start_at_one_byte_the_later_group_counts() {
+        let long = record(1, 10, 30);
+        let entries = vec![
+            (7, long.clone()),
+            (5, ChunkRecord { open: true, ..record(1, 10, 15) }),
+            (6, record(0, 0, 3)),
+            (5, record(1, 0, 10)),
+        ];
+        assert_eq!(newest(entries), [record(0, 0, 3), record(1, 0, 10), long]);
+    }
+}
