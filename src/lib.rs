@@ -21,5 +21,6 @@ pub mod log_type;
 pub mod model;
 pub mod sink;
 pub mod source;
+pub mod stage;
 pub mod telemetry;
 pub mod transport;

@@ -1,0 +1,6 @@
+//! The long-running loops: the only place where sources, transports, decoding and sinks meet.
+//!
+//! Stages take built parts, not configuration.
+pub mod processor;
+pub mod reader;
+pub mod shutdown;
