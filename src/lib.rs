@@ -16,6 +16,7 @@
 pub mod client;
 
 pub mod decode;
+pub mod generate;
 pub mod lake;
 pub mod log_type;
 pub mod model;
