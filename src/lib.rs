@@ -13,6 +13,7 @@
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
+pub mod archive;
 pub mod client;
 
 pub mod decode;

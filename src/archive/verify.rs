@@ -1,0 +1,212 @@
+//! Proves that nothing is lost and nothing is there twice.
+//!
+//! By the ledger alone at first: ranges follow each other from the first byte, lines are rows + rejects + blanks.
+//! Counting and comparing content read the tables too, each once. A writer may commit between the two: what
+//! the tables have more, or have in a longer form, is held against the ledger as it is then.
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{ArchiveError, Finding, SourceChunks, content};
+use crate::lake::Archive;
+use crate::model::{ByteRange, ChunkRecord, Source};
+
+/// What to check besides the ledger.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Checks {
+    /// Count the rows of every table by chunk.
+    pub count: bool,
+    /// Render every line and compare the hash of every chunk.
+    pub content: bool,
+}
+
+/// A file as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenFile {
+    /// Its path.
+    pub path: String,
+    /// The source it is.
+    pub source_id: u64,
+    /// Its (decompressed) bytes that the ledger lacks.
+    pub unread_bytes: u64,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Sources by path; only those of the given files, if files were given.
+    pub sources: Vec<SourceReport>,
+    /// What belongs to none of them.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether all is as it must be.
+    pub fn is_whole(&self) -> bool {
+        self.findings.is_empty() && self.sources.iter().all(|source| source.findings.is_empty())
+    }
+}
+
+/// The account of one source.
+#[derive(Debug, Default, PartialEq)]
+pub struct SourceReport {
+    /// Its path, or the name of a stream.
+    pub path: String,
+    /// Counts the contents that one path has had.
+    pub generation: u32,
+    /// Committed chunks.
+    pub chunks: u64,
+    /// Committed (decompressed) bytes.
+    pub len_bytes: u64,
+    /// Lines, which are rows + rejects + blanks.
+    pub lines: u64,
+    /// Lines that became rows.
+    pub rows: u64,
+    /// Lines that no log type accepts.
+    pub rejects: u64,
+    /// Lines of white space only.
+    pub blanks: u64,
+    /// Rows by log type.
+    pub types: BTreeMap<String, u64>,
+    /// What is not as it must be.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks what the archive holds: all of it, or of `files` only.
+pub async fn verify(
+    archive: &Archive,
+    files: Option<&[GivenFile]>,
+    checks: Checks,
+) -> Result<Report, ArchiveError> {
+    let mut sources = SourceChunks::read(archive).await?;
+    let mut report = Report::default();
+    let mut counted: HashMap<u64, Vec<Finding>> = HashMap::new();
+    if checks.count {
+        report.findings = count(archive, &sources, &mut counted).await?;
+    }
+    if let Some(files) = files {
+        let ids: BTreeSet<u64> = files.iter().map(|file| file.source_id).collect();
+        sources.retain(|of| ids.contains(&of.source.id));
+    }
+    report.sources = sources.iter().map(account).collect();
+    let positions: HashMap<u64, usize> =
+        sources.iter().enumerate().map(|(position, of)| (of.source.id, position)).collect();
+    for (id, position) in &positions {
+        report.sources[*position].findings.extend(counted.remove(id).unwrap_or_default());
+    }
+    if checks.content {
+        let records: Vec<_> = sources.iter().flat_map(|of| &of.chunks).collect();
+        let mut differing = Vec::new();
+        content::each_chunk(archive, &records, |record, _, is_same| {
+            differing.extend((!is_same).then_some(record.range));
+            Ok(())
+        })
+        .await?;
+        if !differing.is_empty() {
+            let (_, now) = committed_now(archive).await?;
+            for range in differing.into_iter().filter(|range| now.contains(range)) {
+                let finding = Finding::Content { first_byte: range.first_byte, end_byte: range.end_byte };
+                report.sources[positions[&range.source_id]].findings.push(finding);
+            }
+        }
+    }
+    for file in files.unwrap_or_default() {
+        match positions.get(&file.source_id) {
+            _ if file.unread_bytes == 0 => {}
+            Some(position) => {
+                report.sources[*position].findings.push(Finding::Unread { len_bytes: file.unread_bytes });
+            }
+            None => report.sources.push(SourceReport {
+                path: file.path.clone(),
+                findings: vec![Finding::NotArchived],
+                ..SourceReport::default()
+            }),
+        }
+    }
+    Ok(report)
+}
+
+/// What the ledger alone says of a source.
+fn account(of: &SourceChunks) -> SourceReport {
+    let Source { path, generation, .. } = of.source.clone();
+    let mut report = SourceReport {
+        path,
+        generation,
+        chunks: of.chunks.len() as u64,
+        len_bytes: of.end_byte(),
+        findings: of.range_findings(),
+        ..SourceReport::default()
+    };
+    for chunk in &of.chunks {
+        report.lines += chunk.num_lines;
+        report.rows += chunk.num_rows;
+        report.rejects += chunk.num_rejects;
+        report.blanks += chunk.num_blanks;
+        for (name, of_type) in &chunk.types {
+            *report.types.entry(name.clone()).or_default() += of_type.rows;
+        }
+        let of_types: u64 = chunk.types.values().map(|of_type| of_type.rows).sum();
+        for rows in BTreeSet::from([chunk.num_rows, of_types]) {
+            let accounted = rows + chunk.num_rejects + chunk.num_blanks;
+            if accounted != chunk.num_lines {
+                let first_byte = chunk.range.first_byte;
+                report.findings.push(Finding::Accounting { first_byte, lines: chunk.num_lines, accounted });
+            }
+        }
+    }
+    report
+}
+
+/// Compares every table's rows per chunk with the ledger; returns what no source can be blamed for.
+async fn count(
+    archive: &Archive,
+    sources: &[SourceChunks],
+    findings: &mut HashMap<u64, Vec<Finding>>,
+) -> Result<Vec<Finding>, ArchiveError> {
+    let (mut differing, mut unknown) = (Vec::new(), Vec::new());
+    let tables: BTreeMap<_, _> =
+        archive.tables().await?.into_iter().map(|table| (table.name.clone(), table)).collect();
+    let chunks = || sources.iter().flat_map(|of| &of.chunks);
+    let types = chunks().flat_map(|chunk| chunk.types.keys());
+    let names: BTreeSet<&String> = types.chain(tables.keys()).filter(|name| *name != "chunks").collect();
+    for name in names {
+        let mut counts = match tables.get(name) {
+            Some(table) => archive.count_by_chunk(table).await?,
+            None => HashMap::new(),
+        };
+        for chunk in chunks() {
+            let (expected, found) = (rows_in(chunk, name), counts.remove(&chunk.chunk_id).unwrap_or(0));
+            if found != expected {
+                let first_byte = chunk.range.first_byte;
+                let finding = Finding::Count { table: name.clone(), first_byte, expected, found };
+                differing.push((chunk.range, finding));
+            }
+        }
+        let left: BTreeMap<i64, u64> = counts.into_iter().filter(|(_, rows)| *rows > 0).collect();
+        unknown.extend(left.into_iter().map(|(chunk_id, rows)| (name, chunk_id, rows)));
+    }
+    if differing.is_empty() && unknown.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (ids_now, ranges_now) = committed_now(archive).await?;
+    for (range, finding) in differing.into_iter().filter(|(range, _)| ranges_now.contains(range)) {
+        findings.entry(range.source_id).or_default().push(finding);
+    }
+    let unknown = unknown.into_iter().filter(|(_, chunk_id, _)| !ids_now.contains(chunk_id));
+    Ok(unknown
+        .map(|(table, chunk_id, rows)| Finding::UnknownChunk { table: table.clone(), chunk_id, rows })
+        .collect())
+}
+
+/// Chunk ids and ranges of the ledger as it is now.
+async fn committed_now(archive: &Archive) -> Result<(HashSet<i64>, HashSet<ByteRange>), ArchiveError> {
+    let records = archive.records().await?;
+    Ok(records.iter().map(|record| (record.chunk_id, record.range)).unzip())
+}
+
+/// Rows that `table` must hold of `chunk`.
+fn rows_in(chunk: &ChunkRecord, table: &str) -> u64 {
+    match table {
+        "rejects" => chunk.num_rejects,
+        "blanks" => chunk.num_blanks,
+        log_type => chunk.types.get(log_type).map_or(0, |of_type| of_type.rows),
+    }
+}
