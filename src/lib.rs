@@ -21,6 +21,8 @@ pub mod generate;
 pub mod lake;
 pub mod log_type;
 pub mod model;
+#[cfg(feature = "query")]
+pub mod query;
 pub mod sink;
 pub mod source;
 pub mod stage;
