@@ -14,7 +14,9 @@
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
 pub mod archive;
+pub mod cli;
 pub mod client;
+pub mod config;
 
 pub mod decode;
 pub mod generate;

@@ -1,0 +1,45 @@
+# What CONTRIBUTING.md describes. Everything is built with the one profile, release.
+.PHONY: build check test bench golden fuzz chaos venv clean
+
+VENV = target/venv
+
+build:
+	cargo build --release
+
+check:
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+
+test: venv
+	cargo test --release
+
+bench:
+	cargo bench --bench decode
+
+# Missing expectations are written; read them before you commit.
+golden:
+	PIPELINE_GOLDEN=write cargo test --release --lib golden
+
+fuzz:
+	@for target in decode log_type; do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
+	done
+
+# The long kill campaign and the inputs that take minutes. One test at a time: each wants the whole machine.
+chaos: venv
+	PIPELINE_CHAOS_KILLS=50 PIPELINE_CHAOS_LINES=2000000 \
+	  cargo test --release --test it -- --nocapture --test-threads=1 killed
+	cargo test --release --test it -- --nocapture --ignored 2_gib
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: tests/reference/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+clean:
+	cargo clean
+	rm -rf $(VENV)

@@ -1,0 +1,212 @@
+//! Commands: one file each. What goes to standard output is data; everything else goes to standard error.
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, ConfigError};
+use crate::lake::LakeError;
+use crate::log_type::{LogTypeError, LogTypes};
+use crate::sink::SinkError;
+use crate::telemetry::{self, LogFormat, LogOptions};
+
+mod archive;
+mod columns;
+mod completions;
+mod generate;
+#[cfg(feature = "query")]
+mod query;
+mod run;
+mod types;
+mod units;
+mod verify;
+
+/// Where `run` writes and everything else reads unless told otherwise.
+const DEFAULT_ARCHIVE: &str = "./pipeline-data/archive";
+
+/// Raw security logs to a queryable archive: each line exactly once, every byte accounted for
+#[derive(Debug, Parser)]
+#[command(name = "pipeline", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Every flag is also a variable (--chunk-size: PIPELINE_CHUNK_SIZE) and a key in \
+./pipeline.toml (chunk-size = \"2MiB\").\n\
+Exit codes: 0 done; 1 done, but a check failed or some items did; 2 usage; 3 configuration; 4 storage or a \
+needed service failed; 130, 143 on signals, after a clean drain.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Folder of log type files (*.toml), tried before the built-in types
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Global options")]
+    log_types: Option<PathBuf>,
+    /// Form of log lines
+    #[arg(long, value_enum, default_value_t, global = true, help_heading = "Global options")]
+    log_format: LogFormat,
+    /// Append log lines to this file instead of standard error
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options")]
+    log_file: Option<PathBuf>,
+    /// Log what happens (-v), details (-vv), everything (-vvv)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Global options")]
+    verbose: u8,
+    /// Log errors only; no progress, no summary
+    #[arg(long, global = true, help_heading = "Global options")]
+    quiet: bool,
+}
+
+impl Global {
+    fn log_types(&self) -> Result<LogTypes, LogTypeError> {
+        LogTypes::load(self.log_types.as_deref())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Generate(generate::GenerateArgs),
+    Verify(verify::VerifyArgs),
+    #[cfg(feature = "query")]
+    Query(query::QueryArgs),
+    /// Look into the archive, or write the original files back
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
+    /// List, show, make and check log types
+    #[command(subcommand)]
+    Types(types::TypesCommand),
+    Completions(completions::CompletionsArgs),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// With this exit code.
+    Code(u8),
+}
+
+impl Exit {
+    const DONE: Exit = Exit::Code(0);
+    /// Done, but a check failed or some items did.
+    const SOME_FAILED: Exit = Exit::Code(1);
+    const USAGE: u8 = 2;
+    const CONFIGURATION: u8 = 3;
+    const SERVICE: u8 = 4;
+}
+
+/// Parses the command line, runs the command, prints the error if there is one; returns the exit code.
+pub fn main() -> u8 {
+    match try_main() {
+        Ok(Exit::Code(code)) => code,
+        Err(error) if is_closed_pipe(&error) => 0,
+        Err(error) => {
+            // if standard error is closed too, the exit code has to say it all
+            let _unseen = print_error(&with_causes(&error));
+            exit_code(&error)
+        }
+    }
+}
+
+fn try_main() -> anyhow::Result<Exit> {
+    let command = config::apply(Cli::command())?;
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let Cli { global, command } = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // help and version are data on standard output and exit 0; mistakes are 2
+            match error.kind() {
+                _ if !error.use_stderr() => error.print()?,
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.print()?,
+                _ => print_error(&usage_error(&error))?,
+            }
+            return Ok(Exit::Code(u8::try_from(error.exit_code()).unwrap_or(Exit::USAGE)));
+        }
+    };
+    let log = LogOptions {
+        format: global.log_format,
+        file: global.log_file.clone(),
+        verbosity: global.verbose,
+        quiet: global.quiet,
+    };
+    let _log = telemetry::init(&log).map_err(|error| {
+        let path = global.log_file.clone().unwrap_or_default();
+        anyhow::Error::new(error).context(format!("open the log file {}", path.display()))
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        match command {
+            Command::Run(args) => run::run(args, &global).await,
+            Command::Generate(args) => generate::run(&args, &global),
+            Command::Verify(args) => verify::run(args, &global).await,
+            #[cfg(feature = "query")]
+            Command::Query(args) => query::run(args, &global).await,
+            Command::Archive(command) => archive::run(command, &global).await,
+            Command::Types(command) => types::run(command, &global),
+            Command::Completions(args) => completions::run(&args, Cli::command()),
+        }
+    });
+    // a thread that waits for standard input to say something would be waited for in turn
+    runtime.shutdown_background();
+    exit
+}
+
+/// The error and its causes, each said once: some errors' own text holds their cause's.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => text,
+        said => format!("{said}: {cause}"),
+    })
+}
+
+fn print_error(message: &str) -> io::Result<()> {
+    let line = message.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
+    writeln!(io::stderr(), "error: {line}")
+}
+
+/// What the parser says, without its headings: the mistake, the tip if it has one, where to read on.
+fn usage_error(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let parts = text.trim_start_matches("error: ").split("\n\n").map(str::trim);
+    let parts: Vec<_> = parts.filter(|part| !part.is_empty() && !part.starts_with("Usage: ")).collect();
+    parts.join("; ").replace("; For more information, try '--help'.", "; try '--help'")
+}
+
+/// `pipeline .. | head` ends quietly.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() || error.is::<LogTypeError>() {
+        return Exit::CONFIGURATION;
+    }
+    let lake = match error.downcast_ref() {
+        Some(SinkError::Lake(error)) => Some(error),
+        _ => error.downcast_ref::<LakeError>(),
+    };
+    match lake {
+        Some(
+            LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. },
+        ) => Exit::CONFIGURATION,
+        // storage answers, but a file is not there any more: what is archived is damaged
+        Some(LakeError::Storage { source: object_store::Error::NotFound { .. }, .. }) => 1,
+        Some(LakeError::Storage { .. }) => Exit::SERVICE,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,282 @@
+//! `pipeline run`: raw log files into the archive, all in one process.
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::units::{bytes_text, parse_duration, parse_size, with_commas};
+use super::{Exit, Global};
+use crate::sink::{ArchiveSink, Sink, SinkError};
+use crate::source::CutOptions;
+use crate::stage::processor::{self, DecoderPool, ProcessSummary};
+use crate::stage::reader::{self, ReadOptions, ReadSummary};
+use crate::stage::shutdown::Shutdown;
+use crate::telemetry::Metric;
+use crate::transport::memory;
+
+/// Chunks between reader and processor hold at most this many bytes.
+const QUEUE_BYTES: usize = 16 << 20;
+
+/// Read raw logs, decode them and store them in the archive, each line exactly once
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Files, folders (their *.log, *.log.gz, *.log.zst), globs, or - for standard input [default: data/logs]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Archive to write to: a folder or file:// URL
+    #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
+    into: String,
+    /// What carries chunks from reader to processor
+    #[arg(long, value_enum, default_value_t)]
+    via: Via,
+    /// Cut the input into chunks of about this size
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    chunk_size: usize,
+    /// Cut what has arrived when a slow source pauses for this long
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    flush_interval: Duration,
+    /// Keep a longer line as a reject, in pieces of this size
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    max_line_bytes: usize,
+    /// Go on when everything is read: follow new files, appended bytes, rotation and truncation
+    #[arg(long)]
+    watch: bool,
+    /// Identity of standard input, so that the same stream can be resumed
+    #[arg(long, value_name = "NAME")]
+    source_name: Option<String>,
+    /// Chunks decoded at once [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// Exit with 1 when a line was rejected (it is kept either way)
+    #[arg(long)]
+    fail_on_rejects: bool,
+    /// Form of the summary
+    #[arg(long, value_enum, default_value_t)]
+    output: SummaryFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Via {
+    /// A bounded queue in this process
+    #[default]
+    Memory,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum SummaryFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Runs it.
+pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> {
+    let types = global.log_types()?;
+    let started = Instant::now();
+    let shutdown = Shutdown::new();
+    shutdown.listen().context("listen for signals")?;
+    let paths = match (args.paths.is_empty(), std::env::var_os("LOG_DIR")) {
+        (false, _) => args.paths.clone(),
+        (true, Some(folder)) => vec![folder.into()],
+        (true, None) => vec!["data/logs".into()],
+    };
+    let options = ReadOptions {
+        cut: CutOptions { chunk_size_bytes: args.chunk_size, max_line_bytes: args.max_line_bytes },
+        flush_interval: args.flush_interval,
+        watch: args.watch,
+        source_name: args.source_name.clone(),
+        ..ReadOptions::default()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let decoders = DecoderPool::new(types, args.workers.map_or(cores, usize::from));
+    if !args.watch {
+        // before an archive is made for nothing
+        reader::check(&paths)?;
+    }
+    let mut sink = ArchiveSink::try_new(&args.into).await?;
+    let progress = Progress::start(!global.quiet && !args.watch);
+    let outcome = ship(&paths, &options, &decoders, &mut sink, &shutdown).await;
+    progress.stop().await;
+    let (read, committed) = outcome?;
+    for failure in &read.failures {
+        super::print_error(&failure.to_string())?;
+    }
+    let summary =
+        Summary { read: &read, committed: &committed, archive: &args.into, took: started.elapsed() };
+    match args.output {
+        SummaryFormat::Json => writeln!(io::stdout(), "{}", summary.json())?,
+        SummaryFormat::Text if global.quiet => {}
+        SummaryFormat::Text => write!(io::stdout(), "{}", summary.text())?,
+    }
+    Ok(match shutdown.exit_code() {
+        Some(code) => Exit::Code(code),
+        None if !read.failures.is_empty() => Exit::SOME_FAILED,
+        None if args.fail_on_rejects && committed.rejects > 0 => Exit::SOME_FAILED,
+        None => Exit::DONE,
+    })
+}
+
+/// Reader and processor until all that the sink lacks is committed. When another writer was first with some
+/// of it, asks the sink again what it lacks, and ships that.
+async fn ship(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    decoders: &DecoderPool,
+    sink: &mut dyn Sink,
+    shutdown: &Shutdown,
+) -> anyhow::Result<(ReadSummary, ProcessSummary)> {
+    let mut committed = ProcessSummary::default();
+    loop {
+        let ledger = sink.ledger().await?;
+        let (producer, mut consumer) = memory(QUEUE_BYTES);
+        let reading = async {
+            let read = reader::read(paths, options, ledger, &producer, shutdown).await;
+            let all_reported = producer.finish().await;
+            read.map(|read| (read, all_reported))
+        };
+        let processing = async {
+            let processed = processor::process(&mut consumer, decoders, sink, &mut committed).await;
+            // a reader that waits for room in the queue is to learn that nobody takes from it
+            drop(consumer);
+            processed
+        };
+        match tokio::join!(reading, processing) {
+            (_, Err(SinkError::Overlap)) if !shutdown.is_requested() => {
+                tracing::warn!(
+                    "another writer committed some of the same bytes first; reading what is lacking"
+                );
+                Metric::GroupsDiscarded.add(1);
+                restart_is_possible(paths)?;
+            }
+            (Ok((read, _)), Err(SinkError::Overlap)) => return Ok((read, committed)),
+            (_, Err(error)) => return Err(error.into()),
+            (Err(error), Ok(())) => return Err(error.into()),
+            (Ok((read, all_reported)), Ok(())) => {
+                anyhow::ensure!(all_reported, "some chunks were not committed; run again to ship them");
+                return Ok((read, committed));
+            }
+        }
+    }
+}
+
+/// What was read from standard input or a pipe cannot be read again.
+fn restart_is_possible(paths: &[PathBuf]) -> anyhow::Result<()> {
+    let is_stream = |path: &&PathBuf| {
+        let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
+        *path == Path::new("-") || kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device())
+    };
+    match paths.iter().find(is_stream) {
+        None => Ok(()),
+        Some(path) => anyhow::bail!(
+            "another writer committed some of the same bytes first, and the stream {} cannot be read again: its last lines are not stored; send it again, alone",
+            path.display()
+        ),
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+struct Progress {
+    stop: Shutdown,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Progress {
+    fn start(wanted: bool) -> Self {
+        let stop = Shutdown::new();
+        let task = (wanted && io::stderr().is_terminal()).then(|| tokio::spawn(show_progress(stop.clone())));
+        Self { stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.request();
+        if let Some(task) = self.task {
+            // it ends by itself; a bar that panicked is no reason to fail
+            let _ended = task.await;
+        }
+    }
+}
+
+async fn show_progress(stop: Shutdown) {
+    let template = "{bar:30} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {msg}  eta {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(0).with_style(style);
+    let started = Instant::now();
+    loop {
+        bar.set_length(Metric::InputBytesTotal.value());
+        bar.set_position(Metric::InputBytesRead.value());
+        let lines = Metric::LinesDecoded.value();
+        let rate = lines as f64 / started.elapsed().as_secs_f64().max(0.001);
+        bar.set_message(format!("{} lines, {} lines/s", with_commas(lines), with_commas(rate as u64)));
+        tokio::select! {
+            () = stop.requested() => break,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+    bar.finish_and_clear();
+}
+
+struct Summary<'a> {
+    read: &'a ReadSummary,
+    committed: &'a ProcessSummary,
+    archive: &'a str,
+    took: Duration,
+}
+
+impl Summary<'_> {
+    fn json(&self) -> serde_json::Value {
+        let committed = self.committed;
+        let failures: Vec<_> = self
+            .read
+            .failures
+            .iter()
+            .map(|failure| serde_json::json!({ "path": failure.path, "error": failure.to_string() }))
+            .collect();
+        serde_json::json!({
+            "lines": committed.lines,
+            "rows": committed.rows,
+            "rejects": committed.rejects,
+            "blanks": committed.blanks,
+            "files": self.read.sources.len(),
+            "failures": failures,
+            "input_bytes": committed.input_bytes,
+            "stored_bytes": committed.stored_bytes,
+            "seconds": self.took.as_secs_f64(),
+            "interrupted": self.read.interrupted,
+        })
+    }
+
+    fn text(&self) -> String {
+        let committed = self.committed;
+        let rows = committed.rows.iter().map(|(log_type, rows)| (log_type.as_str(), *rows));
+        let counts = rows.chain([
+            ("rejects", committed.rejects),
+            ("blanks", committed.blanks),
+            ("lines", committed.lines),
+        ]);
+        let mut out = String::new();
+        for (name, count) in counts {
+            out.push_str(&format!("{name:<12}{:>15}\n", with_commas(count)));
+        }
+        let files = self.read.sources.len();
+        let plural = if files == 1 { "" } else { "s" };
+        out.push_str(&format!("read        {files} file{plural}, {}\n", bytes_text(committed.input_bytes)));
+        if committed.lines == 0 {
+            out.push_str(&format!("nothing new: {} holds all of it already\n", self.archive));
+            return out;
+        }
+        let per_line = committed.stored_bytes as f64 / committed.lines as f64;
+        let rate = committed.lines as f64 / self.took.as_secs_f64();
+        out.push_str(&format!(
+            "stored      {} ({per_line:.2} bytes per line) in {}\n",
+            bytes_text(committed.stored_bytes),
+            self.archive
+        ));
+        let seconds = self.took.as_secs_f64();
+        out.push_str(&format!("took        {seconds:.2} s, {} lines/s\n", with_commas(rate as u64)));
+        out
+    }
+}

@@ -1,0 +1,199 @@
+//! `pipeline verify`: whether every byte, line and row is where the ledger says, once.
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use super::archive::{ListFormat, unwrapped};
+use super::columns::aligned;
+use super::units::with_commas;
+use super::{Exit, Global};
+use crate::archive::{Checks, Finding, GivenFile, Report, verify};
+use crate::lake::Archive;
+use crate::model::Ledger;
+use crate::source::{
+    self, Catalogue, CutOptions, Encoding, End, FileReader, IdentifiedFile, Input, SourceError,
+};
+
+/// Prove that lines = rows + rejects + blanks for every chunk, without a gap; exit 1 if not.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Check that these files, folders or globs are archived to their end [default: all that is archived]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Archives to check
+    #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
+    into: Vec<String>,
+    /// Also count the rows of every table
+    #[arg(long)]
+    count: bool,
+    /// Also render every line and compare it with what was read
+    #[arg(long)]
+    content: bool,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t)]
+    output: ListFormat,
+}
+
+/// Runs it.
+pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exit> {
+    let checks = Checks { count: args.count, content: args.content };
+    let mut exit = Exit::DONE;
+    let mut reports = Vec::new();
+    for location in &args.into {
+        let archive = Archive::open(location).await?;
+        let files = match args.paths.is_empty() {
+            true => None,
+            false => {
+                let (paths, ledger) = (args.paths.clone(), archive.ledger().await?);
+                let given = tokio::task::spawn_blocking(move || given_files(&paths, ledger)).await;
+                let (files, failures) = given.context("look at the files")?;
+                for failure in failures {
+                    super::print_error(&failure)?;
+                    exit = Exit::SOME_FAILED;
+                }
+                Some(files)
+            }
+        };
+        let report = verify(&archive, files.as_deref(), checks).await.map_err(unwrapped)?;
+        if !report.is_whole() {
+            exit = Exit::SOME_FAILED;
+        }
+        reports.push((location, report));
+    }
+    let mut out = io::stdout().lock();
+    if args.output == ListFormat::Json {
+        let reports: Vec<_> = reports.iter().map(|(location, report)| to_json(location, report)).collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&reports)?)?;
+        return Ok(exit);
+    }
+    for (location, report) in &reports {
+        if !global.quiet {
+            write!(out, "{}", table(report))?;
+        }
+        for (path, finding) in findings(location, report) {
+            super::print_error(&format!("{path}: {finding}"))?;
+        }
+    }
+    Ok(exit)
+}
+
+/// Which sources the paths are, and what of them is not committed; and what could not be read. Blocking.
+fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String>) {
+    let mut catalogue = Catalogue::new(ledger);
+    let source::Listing { inputs, failures } = source::list(paths);
+    let mut failures: Vec<String> = failures.into_iter().map(|(_, error)| one_line(&error)).collect();
+    let (mut met, mut facts) = (HashSet::new(), Vec::new());
+    for input in inputs {
+        match input {
+            Input::File(_, stat) if !met.insert(stat.place) => {}
+            Input::File(path, _) => {
+                match source::open(&path).and_then(|file| catalogue.inspect(&path, &file)) {
+                    Ok(file) => facts.push(file),
+                    Err(error) => failures.push(one_line(&error)),
+                }
+            }
+            Input::Stdin | Input::Pipe(_) => {
+                failures
+                    .push("a stream cannot be read again; leave PATH out to verify it by the ledger".into());
+            }
+        }
+    }
+    let mut files = Vec::new();
+    for file in catalogue.resolve(facts) {
+        match unread_bytes(&file) {
+            Ok(unread_bytes) => {
+                let path = file.source.path.clone();
+                files.push(GivenFile { path, source_id: file.source.id, unread_bytes });
+            }
+            Err(error) => failures.push(one_line(&error)),
+        }
+    }
+    (files, failures)
+}
+
+fn one_line(error: &SourceError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// The length of a compressed file is known only once it is decompressed.
+fn unread_bytes(file: &IdentifiedFile) -> Result<u64, SourceError> {
+    if file.encoding == Encoding::Plain {
+        return Ok(file.unread_bytes());
+    }
+    let mut reader = FileReader::try_new(source::open(&file.path)?, file, CutOptions::default(), End::Final)?;
+    let mut unread_bytes = 0;
+    while let Some(chunk) = reader.next_chunk()? {
+        unread_bytes += chunk.bytes.len() as u64;
+    }
+    Ok(unread_bytes)
+}
+
+/// Every finding with the path, or the archive, that it is of.
+fn findings<'a>(location: &'a str, report: &'a Report) -> impl Iterator<Item = (&'a str, &'a Finding)> {
+    let of_sources = report
+        .sources
+        .iter()
+        .flat_map(|source| source.findings.iter().map(|finding| (source.path.as_str(), finding)));
+    of_sources.chain(report.findings.iter().map(move |finding| (location, finding)))
+}
+
+fn table(report: &Report) -> String {
+    let head = ["source", "bytes", "lines", "rows", "rejects", "blanks", ""];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut total = [0; 5];
+    for source in &report.sources {
+        let name = match source.generation {
+            0 => source.path.clone(),
+            generation => format!("{} (generation {generation})", source.path),
+        };
+        let numbers = [source.len_bytes, source.lines, source.rows, source.rejects, source.blanks];
+        for (total, number) in total.iter_mut().zip(numbers) {
+            *total += number;
+        }
+        let verdict = if source.findings.is_empty() { "ok" } else { "FAILED" };
+        rows.push(row(name, numbers, verdict));
+    }
+    let verdict = if report.is_whole() { "ok" } else { "FAILED" };
+    rows.push(row(format!("{} sources", report.sources.len()), total, verdict));
+    aligned(&rows)
+}
+
+fn row(name: String, numbers: [u64; 5], verdict: &str) -> Vec<String> {
+    let numbers = numbers.map(with_commas);
+    std::iter::once(name).chain(numbers).chain([verdict.to_owned()]).collect()
+}
+
+fn to_json(location: &str, report: &Report) -> serde_json::Value {
+    let texts = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let sources: Vec<_> = report
+        .sources
+        .iter()
+        .map(|source| {
+            json!({
+                "source": source.path,
+                "generation": source.generation,
+                "chunks": source.chunks,
+                "bytes": source.len_bytes,
+                "lines": source.lines,
+                "rows": source.rows,
+                "rejects": source.rejects,
+                "blanks": source.blanks,
+                "types": source.types,
+                "findings": texts(&source.findings),
+            })
+        })
+        .collect();
+    json!({
+        "archive": location,
+        "whole": report.is_whole(),
+        "sources": sources,
+        "findings": texts(&report.findings),
+    })
+}

@@ -1,0 +1,151 @@
+//! Where a setting comes from: flags, then `PIPELINE_*` variables, then `pipeline.toml`, then the default.
+//!
+//! Applied to the whole command line at once, so that every flag can be set in all three ways.
+//! Deliberately absent: settings that are not flags.
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Command};
+use thiserror::Error;
+
+/// The file, unless `PIPELINE_CONFIG` names another.
+const DEFAULT_FILE: &str = "pipeline.toml";
+
+/// A configuration file that cannot be used.
+#[derive(Debug, Error)]
+#[error("{}: {reason}", path.display())]
+pub struct ConfigError {
+    path: PathBuf,
+    reason: String,
+}
+
+/// Adds variables and the file's settings to every flag of `command`.
+pub fn apply(command: Command) -> Result<Command, ConfigError> {
+    let named = std::env::var_os("PIPELINE_CONFIG").map(PathBuf::from);
+    let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let fail = |reason: String| ConfigError { path: path.clone(), reason };
+    let settings = match std::fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            fail(format!("line {line}: {}", error.message().replace('\n', ", ")))
+        })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => toml::Table::new(),
+        Err(error) => return Err(fail(format!("cannot be read: {error}"))),
+    };
+    with_settings(with_variables(command), &settings, &path)
+}
+
+/// `--chunk-size` is also `PIPELINE_CHUNK_SIZE`.
+fn with_variables(command: Command) -> Command {
+    let command = command.mut_args(|arg| match arg.get_long() {
+        Some("help" | "version") | None => arg,
+        Some(long) => {
+            let variable = format!("PIPELINE_{}", long.replace('-', "_").to_uppercase());
+            arg.env(variable).hide_env(true)
+        }
+    });
+    command.mut_subcommands(with_variables)
+}
+
+/// `chunk-size = "2MiB"` at the top is for every command that has the flag, under `[run]` for that command.
+fn with_settings(mut command: Command, settings: &toml::Table, path: &Path) -> Result<Command, ConfigError> {
+    for (key, value) in settings {
+        let fail = |reason: String| ConfigError { path: path.to_owned(), reason };
+        let is_command = command.find_subcommand(key).is_some();
+        match value {
+            toml::Value::Table(table) if is_command => {
+                let mut result = Ok(());
+                command = command.mut_subcommand(key, |subcommand| {
+                    let unchanged = subcommand.clone();
+                    with_settings(subcommand, table, path).unwrap_or_else(|error| {
+                        result = Err(error);
+                        unchanged
+                    })
+                });
+                result?;
+            }
+            _ => {
+                let values = texts(value).ok_or_else(|| {
+                    fail(format!("{key}: a text, number, boolean or list of texts is expected"))
+                })?;
+                let (changed, found) = with_default(command, key, &values);
+                command = changed;
+                if !found {
+                    return Err(fail(format!("{key} is no flag and no command; see `pipeline --help`")));
+                }
+            }
+        }
+    }
+    Ok(command)
+}
+
+fn with_default(command: Command, key: &str, values: &[String]) -> (Command, bool) {
+    let mut found = false;
+    let command = command.mut_args(|arg| {
+        if arg.get_long() != Some(key) {
+            return arg;
+        }
+        found = true;
+        match arg.get_action() {
+            ArgAction::Append => arg.default_values(values.to_vec()),
+            _ => arg.default_value(values.join(",")),
+        }
+    });
+    let command = command.mut_subcommands(|subcommand| {
+        let (subcommand, found_below) = with_default(subcommand, key, values);
+        found |= found_below;
+        subcommand
+    });
+    (command, found)
+}
+
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(_) | toml::Value::Boolean(_) | toml::Value::Float(_) => {
+            Some(vec![value.to_string()])
+        }
+        toml::Value::Array(values) => {
+            let texts: Option<Vec<_>> = values.iter().map(texts).collect();
+            Some(texts?.concat())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    fn command() -> Command {
+        let size = Arg::new("size").long("chunk-size").default_value("1MiB");
+        let quiet = Arg::new("quiet").long("quiet").action(ArgAction::SetTrue).global(true);
+        Command::new("pipeline").arg(quiet).subcommand(Command::new("run").arg(size))
+    }
+
+    fn chunk_size(settings: &str, line: &[&str]) -> String {
+        let command =
+            with_settings(command(), &toml::from_str(settings).unwrap(), Path::new("pipeline.toml"));
+        let matches = command.unwrap().get_matches_from(line);
+        matches.subcommand().unwrap().1.get_one::<String>("size").unwrap().clone()
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        assert_eq!(chunk_size("", &["pipeline", "run"]), "1MiB");
+        assert_eq!(chunk_size("chunk-size = \"2MiB\"", &["pipeline", "run"]), "2MiB");
+        assert_eq!(chunk_size("[run]\nchunk-size = \"3MiB\"", &["pipeline", "run"]), "3MiB");
+        assert_eq!(chunk_size("chunk-size = \"2MiB\"", &["pipeline", "run", "--chunk-size", "4MiB"]), "4MiB");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_an_error_that_names_it() {
+        for settings in ["chunksize = 1", "[run]\nsize = 1", "[reed]\nchunk-size = \"1\""] {
+            let error =
+                with_settings(command(), &toml::from_str(settings).unwrap(), Path::new("pipeline.toml"));
+            let message = error.unwrap_err().to_string();
+            assert!(message.starts_with("pipeline.toml: "), "{message}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Integration tests: the real program, real files, one binary.
+//!
+//! One file per theme. Every test works in a folder of its own and ends what it starts; nothing sleeps to wait
+//! for something: it waits for the thing. What the tests need besides Rust, `make venv` installs.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails may panic, and say why")]
+
+mod architecture;
+mod archive;
+mod bad_input;
+mod exactly_once;
+mod lake_readers;
+mod query;
+mod restore;
+mod run;
+mod support;
+mod watch;
