@@ -195,6 +195,10 @@ fn new(args: &NewArgs, out: &mut impl Write) -> anyhow::Result<()> {
     match &args.out {
         None => out.write_all(text.as_bytes())?,
         Some(path) => {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("create the folder {}", folder.display()))?;
+            }
             let file = OpenOptions::new().write(true).create_new(true).open(path);
             let mut file =
                 file.with_context(|| format!("create {} (it must not exist yet)", path.display()))?;

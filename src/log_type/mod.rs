@@ -316,7 +316,7 @@ impl LogTypes {
 }
 
 fn type_files(folder: &Path) -> Result<Vec<PathBuf>, LogTypeError> {
-    let origin = folder.display().to_string();
+    let origin = format!("folder {}", folder.display());
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| unreadable(&origin, &error))? {
         let path = entry.map_err(|error| unreadable(&origin, &error))?.path();

@@ -26,6 +26,8 @@ enum Token<'a> {
 #[derive(Debug)]
 struct Column {
     column_type: ColumnType,
+    /// No value seen has a space.
+    word: bool,
     seen: bool,
 }
 
@@ -168,7 +170,7 @@ fn template(
         match &first[index] {
             Token::Separator(separator) => literal.push_str(separator),
             Token::Timestamp => {
-                note("timestamp", ColumnType::Timestamp, columns, order);
+                note("timestamp", ColumnType::Timestamp, false, columns, order);
                 capture("timestamp".into(), &mut literal, &mut parts);
             }
             Token::Word(word) => {
@@ -188,13 +190,14 @@ fn template(
                     continue;
                 }
                 let name = column_name(before.take(), &mut used);
-                note(&name, type_of(&name, &values), columns, order);
+                let word = values.iter().all(|value| !value.contains(' '));
+                note(&name, type_of(&name, &values), word, columns, order);
                 capture(name, &mut literal, &mut parts);
             }
         }
     }
     if open {
-        note("message", ColumnType::String, columns, order);
+        note("message", ColumnType::String, false, columns, order);
         if literal.is_empty() {
             // two captures need something between them
             literal.push(' ');
@@ -247,10 +250,12 @@ fn type_of(name: &str, values: &[&str]) -> ColumnType {
 fn note(
     name: &str,
     column_type: ColumnType,
+    word: bool,
     columns: &mut BTreeMap<String, Column>,
     order: &mut Vec<String>,
 ) {
-    let column = columns.entry(name.into()).or_insert(Column { column_type, seen: false });
+    let column = columns.entry(name.into()).or_insert(Column { column_type, word, seen: false });
+    column.word &= word;
     if !column.seen {
         column.seen = true;
         order.push(name.into());
@@ -276,13 +281,17 @@ fn file(name: &str, templates: &[String], columns: &BTreeMap<String, Column>, or
     if templates.len() == 1 && is_key_value(&templates[0]) {
         out.push_str("# the same pairs in another order, some missing (NULL), others unknown (-> extra)\nformat = \"key_value\"\n");
     }
-    out.push_str("\n[columns]\n");
+    out.push_str("\n# word: a template in which the value has a space does not match\n[columns]\n");
     let width = order.iter().map(String::len).max().unwrap_or(0);
     for name in order {
-        let column_type = columns[name].column_type;
+        let Column { column_type, word, .. } = columns[name];
         let index = if column_type == ColumnType::Ip { ", index = true" } else { "" };
-        let _infallible =
-            writeln!(out, "{name:<width$} = {{ type = \"{}\"{index}, doc = \"\" }}", column_type.name());
+        let word = if word { ", word = true" } else { "" };
+        let _infallible = writeln!(
+            out,
+            "{name:<width$} = {{ type = \"{}\"{index}{word}, doc = \"\" }}",
+            column_type.name()
+        );
     }
     out
 }
@@ -347,6 +356,14 @@ mod tests {
         );
         assert!(text.contains("{message}"), "{text}");
         LogType::try_new("web.toml", &text).unwrap();
+    }
+
+    #[test]
+    fn values_without_spaces_are_declared_so_that_the_type_leaves_other_lines_alone() {
+        let lines = ["2024-01-15T00:00:03Z 10.0.0.1 GET 200", "2024-01-15T00:00:04Z 10.0.0.2 PUT 404"];
+        let text = propose("web", &lines).unwrap();
+        let log_type = LogType::try_new("web.toml", &text).unwrap();
+        assert!(log_type.columns[1..].iter().all(|column| column.word), "{text}");
     }
 
     #[test]
