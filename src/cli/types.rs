@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Exit, Global};
 use crate::decode::{Decoder, examples};
 use crate::log_type::render::Renderer;
 use crate::log_type::{LogType, LogTypes, ddl, propose};
-use crate::model::{RawChunk, Source};
 
 /// Lines of a sample that a proposal is made from.
 const SAMPLE_LINES: usize = 10_000;
@@ -248,7 +246,7 @@ fn try_out(log_type: &Arc<LogType>, lines: &[&str]) -> (u64, String) {
     let mut forms = std::collections::BTreeSet::new();
     let (mut num_rows, mut text) = (0, String::new());
     for line in lines {
-        let decoded = decoder.decode(&chunk_of(line));
+        let decoded = decoder.decode(&examples::chunk_of(line, 0));
         num_rows += decoded.record.num_rows;
         let [rows] = decoded.types.as_slice() else { continue };
         let form = rows.batch.column_by_name("form").map(|form| form.to_data());
@@ -290,18 +288,4 @@ fn example(
         quoted(line),
         toml::Value::Table(row)
     )
-}
-
-fn chunk_of(line: &str) -> RawChunk {
-    let path = "sample".to_owned();
-    let source = Source { id: 0, path, device: 0, inode: 0, generation: 0, head_len_bytes: 0, head_hash: 0 };
-    RawChunk {
-        source: Arc::new(source),
-        first_byte: 0,
-        bytes: Bytes::copy_from_slice(line.as_bytes()),
-        content_sha256: [0; 32],
-        reference_time: 0,
-        piece: None,
-        open: false,
-    }
 }

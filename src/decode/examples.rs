@@ -29,7 +29,7 @@ fn check_one(decoder: &mut Decoder, log_type: &LogType, example: &Example) -> Re
         Some(text) => read_time(text).ok_or_else(|| format!("reference_time \"{text}\" is not RFC 3339"))?,
         None => 0,
     };
-    let decoded = decoder.decode(&chunk(&example.line, reference_time));
+    let decoded = decoder.decode(&chunk_of(&example.line, reference_time));
     let row = match decoded.types.as_slice() {
         [] if example.reject => return Ok(()),
         [rows] if !example.reject => &rows.batch,
@@ -69,7 +69,8 @@ fn check_rendering(log_type: &LogType, row: &RecordBatch, line: &str) -> Result<
     }
 }
 
-fn chunk(line: &str, reference_time: i64) -> RawChunk {
+/// A chunk of this line alone, of no file.
+pub fn chunk_of(line: &str, reference_time: i64) -> RawChunk {
     let source = Source {
         path: "example".into(),
         device: 0,
