@@ -8,7 +8,6 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
-use crate::sink::SinkError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 
 mod archive;
@@ -186,11 +185,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<LogTypeError>() {
         return Exit::CONFIGURATION;
     }
-    let lake = match error.downcast_ref() {
-        Some(SinkError::Lake(error)) => Some(error),
-        _ => error.downcast_ref::<LakeError>(),
-    };
-    match lake {
+    match error.chain().find_map(|cause| cause.downcast_ref::<LakeError>()) {
         Some(
             LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. },
         ) => Exit::CONFIGURATION,

@@ -10,13 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::units::{bytes_text, parse_duration, parse_size, with_commas};
 use super::{Exit, Global};
-use crate::sink::{ArchiveSink, Sink, SinkError};
+use crate::sink::{self, ArchiveSink, Sink};
 use crate::source::CutOptions;
-use crate::stage::processor::{self, DecoderPool, ProcessSummary};
+use crate::stage::processor::{self, DecoderPool, ProcessError, ProcessSummary};
 use crate::stage::reader::{self, ReadOptions, ReadSummary};
 use crate::stage::shutdown::Shutdown;
 use crate::telemetry::Metric;
-use crate::transport::memory;
+use crate::transport::{Producer, memory};
 
 /// Chunks between reader and processor hold at most this many bytes.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -29,7 +29,7 @@ pub(super) struct RunArgs {
     paths: Vec<PathBuf>,
     /// Archive to write to: a folder or file:// URL
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
-    into: String,
+    into: Vec<String>,
     /// What carries chunks from reader to processor
     #[arg(long, value_enum, default_value_t)]
     via: Via,
@@ -97,16 +97,23 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
         // before an archive is made for nothing
         reader::check(&paths)?;
     }
-    let mut sink = ArchiveSink::try_new(&args.into).await?;
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    for location in &args.into {
+        sinks.push(Box::new(ArchiveSink::try_new(location).await?));
+    }
     let progress = Progress::start(!global.quiet && !args.watch);
-    let outcome = ship(&paths, &options, &decoders, &mut sink, &shutdown).await;
+    let outcome = ship(&paths, &options, &decoders, &mut sinks, &shutdown).await;
     progress.stop().await;
     let (read, committed) = outcome?;
     for failure in &read.failures {
         super::print_error(&failure.to_string())?;
     }
-    let summary =
-        Summary { read: &read, committed: &committed, archive: &args.into, took: started.elapsed() };
+    let summary = Summary {
+        read: &read,
+        committed: &committed,
+        into: args.into.join(" and "),
+        took: started.elapsed(),
+    };
     match args.output {
         SummaryFormat::Json => writeln!(io::stdout(), "{}", summary.json())?,
         SummaryFormat::Text if global.quiet => {}
@@ -120,43 +127,43 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     })
 }
 
-/// Reader and processor until all that the sink lacks is committed. When another writer was first with some
-/// of it, asks the sink again what it lacks, and ships that.
+/// Reader and processor until all that the sinks lack is committed. When another writer was first with some
+/// of it, asks the sinks again what they lack, and ships that.
 async fn ship(
     paths: &[PathBuf],
     options: &ReadOptions,
     decoders: &DecoderPool,
-    sink: &mut dyn Sink,
+    sinks: &mut [Box<dyn Sink>],
     shutdown: &Shutdown,
 ) -> anyhow::Result<(ReadSummary, ProcessSummary)> {
     let mut committed = ProcessSummary::default();
     loop {
-        let ledger = sink.ledger().await?;
+        let ledger = sink::ledger(sinks).await?;
         let (producer, mut consumer) = memory(QUEUE_BYTES);
         let reading = async {
             let read = reader::read(paths, options, ledger, &producer, shutdown).await;
-            let all_reported = producer.finish().await;
-            read.map(|read| (read, all_reported))
+            (read, producer.finish().await)
         };
         let processing = async {
-            let processed = processor::process(&mut consumer, decoders, sink, &mut committed).await;
+            let idle = processor::IDLE;
+            let processed =
+                processor::process(&mut consumer, decoders, sinks, idle, None, &mut committed).await;
             // a reader that waits for room in the queue is to learn that nobody takes from it
             drop(consumer);
             processed
         };
         match tokio::join!(reading, processing) {
-            (_, Err(SinkError::Overlap)) if !shutdown.is_requested() => {
+            (_, Err(ProcessError::Overlap)) if !shutdown.is_requested() => {
                 tracing::warn!(
                     "another writer committed some of the same bytes first; reading what is lacking"
                 );
-                Metric::GroupsDiscarded.add(1);
                 restart_is_possible(paths)?;
             }
-            (Ok((read, _)), Err(SinkError::Overlap)) => return Ok((read, committed)),
+            ((Ok(read), _), Err(ProcessError::Overlap)) => return Ok((read, committed)),
             (_, Err(error)) => return Err(error.into()),
-            (Err(error), Ok(())) => return Err(error.into()),
-            (Ok((read, all_reported)), Ok(())) => {
-                anyhow::ensure!(all_reported, "some chunks were not committed; run again to ship them");
+            ((Err(error), _), Ok(())) => return Err(error.into()),
+            ((Ok(read), all_reported), Ok(())) => {
+                all_reported?;
                 return Ok((read, committed));
             }
         }
@@ -222,7 +229,7 @@ async fn show_progress(stop: Shutdown) {
 struct Summary<'a> {
     read: &'a ReadSummary,
     committed: &'a ProcessSummary,
-    archive: &'a str,
+    into: String,
     took: Duration,
 }
 
@@ -265,7 +272,7 @@ impl Summary<'_> {
         let plural = if files == 1 { "" } else { "s" };
         out.push_str(&format!("read        {files} file{plural}, {}\n", bytes_text(committed.input_bytes)));
         if committed.lines == 0 {
-            out.push_str(&format!("nothing new: {} holds all of it already\n", self.archive));
+            out.push_str(&format!("nothing new: {} holds all of it already\n", self.into));
             return out;
         }
         let per_line = committed.stored_bytes as f64 / committed.lines as f64;
@@ -273,7 +280,7 @@ impl Summary<'_> {
         out.push_str(&format!(
             "stored      {} ({per_line:.2} bytes per line) in {}\n",
             bytes_text(committed.stored_bytes),
-            self.archive
+            self.into
         ));
         let seconds = self.took.as_secs_f64();
         out.push_str(&format!("took        {seconds:.2} s, {} lines/s\n", with_commas(rate as u64)));

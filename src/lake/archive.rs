@@ -10,11 +10,11 @@ use url::Url;
 
 use super::commit::overlay;
 use super::delta::{Log, TableState};
-use super::ledger::{Committed, newest};
 use super::read::{columns, read_file};
-use super::schema::{BLANKS, CHUNK_ID, CHUNKS, Layout, REJECTS};
-use super::{LakeError, TableSnapshot, TypeText, records};
+use super::schema::Layout;
+use super::{LakeError, TableSnapshot, TypeText, entries};
 use crate::client::open_store;
+use crate::ledger::{BLANKS, CHUNK_ID, CHUNKS, Committed, REJECTS, newest};
 use crate::model::{ChunkRecord, Ledger};
 
 /// Folder of the log type files, by their hash.
@@ -135,7 +135,7 @@ impl Archive {
         let without_actions: Vec<_> = names.into_iter().filter(|name| *name != "actions").collect();
         let schema = columns(&layout.schema, &without_actions);
         let batches = read_file(&self.store, file, &schema, None).await?;
-        Ok(batches.iter().map(records::of_rows).collect::<Result<Vec<_>, _>>()?.concat())
+        Ok(batches.iter().map(entries::of_rows).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Every table: log types by name, then `rejects`, `blanks`, `chunks`. What is committed but not yet

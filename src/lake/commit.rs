@@ -24,8 +24,8 @@ use serde_json::Value;
 use super::LakeError;
 use super::archive::Archive;
 use super::delta::{LiveFile, TableState, applied_action};
+use super::entries::actions_of_rows;
 use super::read::{columns, read_file};
-use super::records::actions_of_rows;
 use super::schema::Layout;
 
 /// What a group does to each table: `add` and `remove` actions.

@@ -144,7 +144,7 @@ fn statistics(layout: &Layout, batches: &[RecordBatch]) -> Value {
         let columns = batches.iter().filter_map(|batch| batch.column_by_name("group"));
         columns.filter_map(|column| column.as_primitive_opt::<Int64Type>())
     };
-    if layout.name == super::schema::CHUNKS
+    if layout.name == crate::ledger::CHUNKS
         && let (Some(min), Some(max)) =
             (groups().filter_map(compute::min).min(), groups().filter_map(compute::max).max())
     {

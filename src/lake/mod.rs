@@ -13,14 +13,13 @@ mod column_chunk;
 mod commit;
 mod delta;
 mod encode;
+mod entries;
 mod error;
 mod lane;
-mod ledger;
 mod orphans;
 mod pages;
 mod parquet_settings;
 mod read;
-mod records;
 mod schema;
 mod supersede;
 #[cfg(test)]

@@ -11,8 +11,8 @@ use object_store::ObjectStoreExt;
 
 use super::LakeError;
 use super::archive::Archive;
-use super::schema::CHUNKS;
 use crate::client::STAGED_PREFIX;
+use crate::ledger::CHUNKS;
 
 /// How long a file may wait to be committed.
 pub(super) const LEASE: Duration = Duration::from_secs(3600);

@@ -17,8 +17,8 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::schema::CHUNK_ID;
 use super::{DataFile, LakeError};
+use crate::ledger::CHUNK_ID;
 
 /// Rows of `file` in the columns of `schema`: all, or only those of `chunk_ids`.
 pub(super) async fn read_file(

@@ -8,19 +8,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
 use super::LakeError;
+use crate::ledger::{self, BLANKS, CHUNKS, REJECTS};
 use crate::model::Table;
 
-/// The ledger's table.
-pub(super) const CHUNKS: &str = "chunks";
-/// The table of lines that no log type accepts.
-pub(super) const REJECTS: &str = "rejects";
-/// The table of lines of white space only.
-pub(super) const BLANKS: &str = "blanks";
 /// Partition column of a log type's table.
 pub(super) const DAY: &str = "day";
-/// Column that names the chunk of a row, in every table.
-pub(super) const CHUNK_ID: &str = "chunk_id";
-
 /// How a table is laid out.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layout {
@@ -62,72 +54,23 @@ impl Layout {
     }
 
     pub(super) fn chunks() -> Self {
-        Self::unpartitioned(
-            CHUNKS,
-            &[
-                ("group", DataType::Int64),
-                (CHUNK_ID, DataType::Int64),
-                ("source_id", DataType::Int64),
-                ("file", DataType::Utf8),
-                ("device", DataType::Int64),
-                ("inode", DataType::Int64),
-                ("generation", DataType::Int32),
-                ("head_len", DataType::Int32),
-                ("head_hash", DataType::Int64),
-                ("first_byte", DataType::Int64),
-                ("end_byte", DataType::Int64),
-                ("content_sha256", DataType::Utf8),
-                ("lines", DataType::Int64),
-                ("rows", DataType::Int64),
-                ("rejects", DataType::Int64),
-                ("blanks", DataType::Int64),
-                ("types", DataType::Utf8),
-                ("min_timestamp", timestamp()),
-                ("max_timestamp", timestamp()),
-                ("line_ending", DataType::Utf8),
-                ("final_newline", DataType::Boolean),
-                ("piece", DataType::Int32),
-                ("piece_last", DataType::Boolean),
-                ("open", DataType::Boolean),
-                ("reference_time", timestamp()),
-                ("committed_at", timestamp()),
-                ("writer", DataType::Utf8),
-                ("actions", DataType::Utf8),
-            ],
-        )
+        let entry = ledger::columns();
+        let group = Arc::new(Field::new("group", DataType::Int64, true));
+        let actions = Arc::new(Field::new("actions", DataType::Utf8, true));
+        let fields = std::iter::once(group).chain(entry.fields().iter().cloned()).chain([actions]);
+        Self::unpartitioned(CHUNKS, Arc::new(Schema::new(fields.collect::<Vec<_>>())))
     }
 
     pub(super) fn rejects() -> Self {
-        Self::unpartitioned(
-            REJECTS,
-            &[
-                (CHUNK_ID, DataType::Int64),
-                ("line", DataType::Int32),
-                ("piece", DataType::Int32),
-                ("offset", DataType::Int64),
-                ("file", DataType::Utf8),
-                ("column", DataType::Int32),
-                ("log_type", DataType::Utf8),
-                ("reason", DataType::Utf8),
-                ("bytes", DataType::Binary),
-            ],
-        )
+        Self::unpartitioned(REJECTS, ledger::reject_columns())
     }
 
     pub(super) fn blanks() -> Self {
-        let columns = [(CHUNK_ID, DataType::Int64), ("line", DataType::Int32), ("bytes", DataType::Binary)];
-        Self::unpartitioned(BLANKS, &columns)
+        Self::unpartitioned(BLANKS, ledger::blank_columns())
     }
 
-    fn unpartitioned(name: &str, columns: &[(&str, DataType)]) -> Self {
-        let fields: Vec<_> =
-            columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect();
-        Self {
-            name: name.into(),
-            schema: Arc::new(Schema::new(fields)),
-            timestamp: None,
-            indexed: Vec::new(),
-        }
+    fn unpartitioned(name: &str, schema: SchemaRef) -> Self {
+        Self { name: name.into(), schema, timestamp: None, indexed: Vec::new() }
     }
 
     /// The `metaData` action of the table; `id` is kept when a table changes.

@@ -13,7 +13,7 @@ use super::commit::Actions;
 use super::encode::{encode, remove_action};
 use super::lane::{NewFile, put};
 use super::read::{columns, read_file};
-use super::schema::{BLANKS, CHUNK_ID, REJECTS};
+use crate::ledger::{BLANKS, CHUNK_ID, REJECTS};
 use crate::model::ChunkRecord;
 
 /// Replaced files, stored but not committed.

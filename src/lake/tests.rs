@@ -1,5 +1,5 @@
 //! What the archive promises, proven on real files: rows once whatever dies when, and nothing half counted.
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path as FsPath;
@@ -28,9 +28,9 @@ use super::orphans::remove_orphans;
 use super::schema::timestamp;
 use super::{Archive, ArchiveWriter, LakeError, TableSnapshot};
 use crate::client::DurableStore;
+use crate::ledger::tests::record;
 use crate::model::{
-    Blank, ByteRange, ChunkRecord, DecodedBatch, LineEnding, Reject, RejectReason, Source, Table, TypeBatch,
-    TypeRows,
+    Blank, ByteRange, ChunkRecord, DecodedBatch, Reject, RejectReason, Table, TypeBatch, TypeRows,
 };
 
 /// 2024-01-15T00:00:00Z.
@@ -41,35 +41,6 @@ const DAY: i64 = 86_400 * SECOND;
 const LINE_BYTES: u64 = 10;
 
 /// An entry without rows.
-pub(super) fn record(source_id: u64, first_byte: u64, end_byte: u64) -> ChunkRecord {
-    let source = Source {
-        path: format!("/logs/{source_id}.log"),
-        device: 1,
-        inode: source_id,
-        generation: 0,
-        head_len_bytes: 0,
-        head_hash: 0,
-        id: source_id,
-    };
-    ChunkRecord {
-        source: Arc::new(source),
-        chunk_id: (source_id * 1_000_000 + first_byte) as i64,
-        range: ByteRange { source_id, first_byte, end_byte },
-        content_sha256: [0; 32],
-        num_lines: 0,
-        num_rows: 0,
-        num_rejects: 0,
-        num_blanks: 0,
-        types: BTreeMap::new(),
-        time_range: None,
-        line_ending: LineEnding::Lf,
-        final_newline: true,
-        piece: None,
-        open: false,
-        reference_time: 0,
-    }
-}
-
 fn auth(extra_columns: &[Field]) -> Arc<Table> {
     let user = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     let mut fields = vec![

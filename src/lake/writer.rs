@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use chrono::Utc;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -20,14 +19,15 @@ use super::archive::Archive;
 use super::commit::{Actions, Positions};
 use super::delta::applied_action;
 use super::encode::encode;
+use super::entries::{GroupEntry, to_rows};
 use super::lane::{Lane, NewFile, put};
-use super::ledger::{Committed, Verdict};
 use super::orphans::{LEASE, remove_orphans};
-use super::records::{GroupEntry, to_rows};
-use super::schema::{BLANKS, Layout, REJECTS};
+
+use super::schema::Layout;
 use super::supersede::{Rewrites, rewrite_without};
 use crate::client::open_store;
-use crate::model::{ByteRange, ChunkRecord, CommitReceipt, DecodedBatch, Ledger, Table};
+use crate::ledger::{self, BLANKS, Committed, REJECTS, Verdict};
+use crate::model::{ChunkRecord, CommitReceipt, DecodedBatch, Ledger, Table};
 
 /// A group closes at this many lines,
 const GROUP_LINES: u64 = 1 << 20;
@@ -102,6 +102,11 @@ impl ArchiveWriter {
         Ok(self.committed.ledger().clone())
     }
 
+    /// What is committed, as far as this writer has seen.
+    pub fn committed(&self) -> &Committed {
+        &self.committed
+    }
+
     /// Takes a chunk into the open group. Returns a receipt when that committed a group, which need not hold
     /// the chunk. After an error the open group is discarded.
     pub async fn write(&mut self, batch: DecodedBatch) -> Result<Option<CommitReceipt>, LakeError> {
@@ -138,8 +143,7 @@ impl ArchiveWriter {
         let after = if is_full { self.flush().await? } else { None };
         Ok(match (before, after) {
             (Some(mut receipt), Some(after)) => {
-                receipt.ranges.extend(after.ranges);
-                receipt.stored_bytes += after.stored_bytes;
+                receipt.merge(after);
                 Some(receipt)
             }
             (before, after) => before.or(after),
@@ -151,11 +155,11 @@ impl ArchiveWriter {
             self.lane_of_type(&rows.table).await?.write(rows.batch.clone()).await?;
         }
         if !batch.rejects.is_empty() {
-            let rows = reject_rows(batch)?;
+            let rows = ledger::reject_rows(batch).map_err(|cause| LakeError::encode(REJECTS, cause))?;
             self.lane(Layout::rejects(), HashSet::new()).write(rows).await?;
         }
         if !batch.blanks.is_empty() {
-            let rows = blank_rows(batch)?;
+            let rows = ledger::blank_rows(batch).map_err(|cause| LakeError::encode(BLANKS, cause))?;
             self.lane(Layout::blanks(), HashSet::new()).write(rows).await?;
         }
         Ok(())
@@ -261,6 +265,7 @@ impl ArchiveWriter {
             return Ok(CommitReceipt {
                 ranges: group.records.iter().map(|record| record.range).collect(),
                 stored_bytes: stored.map(|file| file.size_bytes).sum(),
+                ..CommitReceipt::default()
             });
         }
     }
@@ -305,37 +310,4 @@ impl ArchiveWriter {
         self.applied = state.version.cast_signed();
         Ok(())
     }
-}
-
-fn reject_rows(batch: &DecodedBatch) -> Result<RecordBatch, LakeError> {
-    let rejects = &batch.rejects;
-    let ByteRange { first_byte, .. } = batch.record.range;
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from(vec![batch.record.chunk_id; rejects.len()])),
-        Arc::new(Int32Array::from_iter_values(rejects.iter().map(|reject| reject.line.cast_signed()))),
-        Arc::new(Int32Array::from_iter_values(rejects.iter().map(|reject| reject.piece.cast_signed()))),
-        Arc::new(Int64Array::from_iter_values(
-            rejects.iter().map(|reject| (first_byte + u64::from(reject.span.0)).cast_signed()),
-        )),
-        Arc::new(StringArray::from_iter_values(rejects.iter().map(|_| &batch.record.source.path))),
-        Arc::new(Int32Array::from_iter_values(rejects.iter().map(|reject| reject.column.cast_signed()))),
-        Arc::new(rejects.iter().map(|reject| reject.log_type.as_deref()).collect::<StringArray>()),
-        Arc::new(StringArray::from_iter_values(rejects.iter().map(|reject| reject.reason.as_str()))),
-        Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|reject| kept_bytes(batch, reject.span)))),
-    ];
-    RecordBatch::try_new(Layout::rejects().schema, columns).map_err(|cause| LakeError::encode(REJECTS, cause))
-}
-
-fn blank_rows(batch: &DecodedBatch) -> Result<RecordBatch, LakeError> {
-    let blanks = &batch.blanks;
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from(vec![batch.record.chunk_id; blanks.len()])),
-        Arc::new(Int32Array::from_iter_values(blanks.iter().map(|blank| blank.line.cast_signed()))),
-        Arc::new(BinaryArray::from_iter_values(blanks.iter().map(|blank| kept_bytes(batch, blank.span)))),
-    ];
-    RecordBatch::try_new(Layout::blanks().schema, columns).map_err(|cause| LakeError::encode(BLANKS, cause))
-}
-
-fn kept_bytes(batch: &DecodedBatch, span: (u32, u32)) -> &[u8] {
-    &batch.bytes[span.0 as usize..span.1 as usize]
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{ByteRange, ChunkRecord, Source};
@@ -52,6 +53,51 @@ impl RawChunk {
         hash.update(&self.source.id.to_le_bytes());
         hash.update(&self.first_byte.to_le_bytes());
         hash.digest() as i64
+    }
+
+    /// The bytes from `first_byte` to `end_byte` as chunks of their own. Where a cut is not between two lines,
+    /// the part of a line beside it is a piece.
+    pub fn part(&self, first_byte: u64, end_byte: u64) -> Vec<RawChunk> {
+        let (start, end) = ((first_byte - self.first_byte) as usize, (end_byte - self.first_byte) as usize);
+        if (start, end) == (0, self.bytes.len()) {
+            return vec![self.clone()];
+        }
+        let is_last = end == self.bytes.len();
+        if let Some(piece) = self.piece {
+            let index = if start == 0 { piece.index } else { piece.index.max(1) };
+            return vec![self.cut(start, end, Some(Piece { index, last: piece.last && is_last }))];
+        }
+        let bytes = &self.bytes[..end];
+        let is_torn = |at: usize| at > 0 && self.bytes[at - 1] != b'\n';
+        let behind_head = match is_torn(start) {
+            true => memchr::memchr(b'\n', &bytes[start..]).map_or(end, |newline| start + newline + 1),
+            false => start,
+        };
+        let before_tail = match is_torn(end) && !is_last {
+            true => memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1).max(behind_head),
+            false => end,
+        };
+        let head = Piece { index: 1, last: behind_head < end || !is_torn(end) || is_last };
+        let parts = [
+            (start, behind_head, Some(head)),
+            (behind_head, before_tail, None),
+            (before_tail, end, Some(Piece { index: 0, last: false })),
+        ];
+        let parts = parts.into_iter().filter(|(from, to, _)| from < to);
+        parts.map(|(from, to, piece)| self.cut(from, to, piece)).collect()
+    }
+
+    fn cut(&self, start: usize, end: usize, piece: Option<Piece>) -> RawChunk {
+        let bytes = self.bytes.slice(start..end);
+        RawChunk {
+            source: Arc::clone(&self.source),
+            first_byte: self.first_byte + start as u64,
+            content_sha256: Sha256::digest(&bytes).into(),
+            bytes,
+            reference_time: self.reference_time,
+            piece,
+            open: self.open && piece.is_none() && end == self.bytes.len(),
+        }
     }
 }
 
@@ -157,4 +203,50 @@ pub struct DecodedBatch {
     pub blanks: Vec<Blank>,
     /// The chunk's bytes, which the spans of rejects and blanks point into.
     pub bytes: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(first_byte: u64, end_byte: u64) -> Vec<(u64, String, Option<(u32, bool)>)> {
+        let source = Source {
+            path: "a.log".into(),
+            device: 1,
+            inode: 1,
+            generation: 0,
+            head_len_bytes: 0,
+            head_hash: 0,
+            id: 7,
+        };
+        let chunk = RawChunk {
+            source: Arc::new(source),
+            first_byte: 100,
+            bytes: Bytes::from_static(b"one\ntwo\nthree\n"),
+            content_sha256: [0; 32],
+            reference_time: 0,
+            piece: None,
+            open: false,
+        };
+        let parts = chunk.part(first_byte, end_byte).into_iter();
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let piece = |piece: Option<Piece>| piece.map(|piece| (piece.index, piece.last));
+        parts.map(|part| (part.first_byte, text(&part.bytes), piece(part.piece))).collect()
+    }
+
+    #[test]
+    fn a_part_between_lines_is_one_chunk() {
+        assert_eq!(parts(100, 114), [(100, "one\ntwo\nthree\n".to_owned(), None)]);
+        assert_eq!(parts(104, 114), [(104, "two\nthree\n".to_owned(), None)]);
+        assert_eq!(parts(104, 108), [(104, "two\n".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_line_that_a_part_tears_is_a_piece() {
+        let head = (102, "e\n".to_owned(), Some((1, true)));
+        assert_eq!(parts(102, 114), [head.clone(), (104, "two\nthree\n".to_owned(), None)]);
+        let tail = (108, "th".to_owned(), Some((0, false)));
+        assert_eq!(parts(102, 110), [head, (104, "two\n".to_owned(), None), tail]);
+        assert_eq!(parts(105, 107), [(105, "wo".to_owned(), Some((1, false)))]);
+    }
 }

@@ -120,8 +120,30 @@ pub struct ChunkRecord {
 pub struct CommitReceipt {
     /// The chunks that are now committed, in the order they were written to the sink.
     pub ranges: Vec<ByteRange>,
+    /// Written, but not stored: another writer had committed some of the same bytes, be it of a chunk in the
+    /// same group. What is lacking of them has to be decoded anew.
+    pub overlapped: Vec<ByteRange>,
+    /// Rows by log type that storage refused; they are kept as rejects.
+    pub refused_rows: BTreeMap<String, u64>,
     /// Bytes that the commit added to storage.
     pub stored_bytes: u64,
+}
+
+impl CommitReceipt {
+    /// Adds what another receipt says.
+    pub fn merge(&mut self, other: Self) {
+        self.ranges.extend(other.ranges);
+        self.overlapped.extend(other.overlapped);
+        for (log_type, rows) in other.refused_rows {
+            *self.refused_rows.entry(log_type).or_default() += rows;
+        }
+        self.stored_bytes += other.stored_bytes;
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.overlapped.is_empty()
+    }
 }
 
 /// A source of which the ledger holds something.
@@ -142,4 +164,71 @@ pub struct KnownSource {
 pub struct Ledger {
     /// Every source with a committed range, by identity.
     pub sources: BTreeMap<u64, KnownSource>,
+}
+
+impl Ledger {
+    /// What both hold: a source that either knows, with the ranges that both have committed.
+    pub fn intersect(mut self, other: Ledger) -> Ledger {
+        for (id, known) in &mut self.sources {
+            known.committed = match other.sources.get(id) {
+                Some(of_other) => intersect(&known.committed, &of_other.committed),
+                None => Vec::new(),
+            };
+            known.open = known
+                .open
+                .filter(|open| other.sources.get(id).is_some_and(|of_other| of_other.open == Some(*open)));
+        }
+        for (id, mut known) in other.sources {
+            self.sources.entry(id).or_insert_with(|| {
+                (known.committed, known.open) = (Vec::new(), None);
+                known
+            });
+        }
+        self
+    }
+}
+
+/// The bytes that are in both lists of ascending ranges.
+fn intersect(one: &[(u64, u64)], other: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let (mut i, mut j, mut both) = (0, 0, Vec::new());
+    while let (Some(left), Some(right)) = (one.get(i), other.get(j)) {
+        let range = (left.0.max(right.0), left.1.min(right.1));
+        if range.0 < range.1 {
+            both.push(range);
+        }
+        if left.1 <= right.1 { i += 1 } else { j += 1 }
+    }
+    both
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(sources: &[(u64, &[(u64, u64)])]) -> Ledger {
+        let known = |id: u64, committed: &[(u64, u64)]| KnownSource {
+            source: Source {
+                path: "a".into(),
+                device: 0,
+                inode: 0,
+                generation: 0,
+                head_len_bytes: 0,
+                head_hash: 0,
+                id,
+            },
+            committed: committed.to_vec(),
+            open: None,
+            last_chunk: (0, 0, [0; 32]),
+        };
+        Ledger { sources: sources.iter().map(|(id, committed)| (*id, known(*id, committed))).collect() }
+    }
+
+    #[test]
+    fn what_two_sinks_hold_is_what_both_have_of_every_source_either_knows() {
+        let one = ledger(&[(1, &[(0, 10), (20, 30), (40, 50)]), (2, &[(0, 5)])]);
+        let other = ledger(&[(1, &[(5, 25), (28, 45)]), (3, &[(0, 5)])]);
+        let both = ledger(&[(1, &[(5, 10), (20, 25), (28, 30), (40, 45)]), (2, &[]), (3, &[])]);
+        assert_eq!(one.clone().intersect(other.clone()), both);
+        assert_eq!(other.intersect(one), both);
+    }
 }

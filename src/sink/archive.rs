@@ -5,19 +5,42 @@ use async_trait::async_trait;
 
 use super::{Sink, SinkError};
 use crate::lake::{ArchiveWriter, LakeError};
-use crate::model::{CommitReceipt, DecodedBatch, Ledger};
+use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
 
 /// Writes to one archive.
 #[derive(Debug)]
 pub struct ArchiveSink {
     name: String,
     writer: ArchiveWriter,
+    /// Ranges in the open group.
+    open: Vec<ByteRange>,
 }
 
 impl ArchiveSink {
     /// Opens the archive at `location`, a path or URL, and creates it if there is none.
     pub async fn try_new(location: &str) -> Result<Self, SinkError> {
-        Ok(Self { name: location.to_owned(), writer: ArchiveWriter::try_new(location).await? })
+        let writer = ArchiveWriter::try_new(location).await?;
+        Ok(Self { name: location.to_owned(), writer, open: Vec::new() })
+    }
+
+    /// A group that was discarded is to be decoded again, whatever the reason.
+    async fn receipt_of(
+        &mut self,
+        outcome: Result<Option<CommitReceipt>, LakeError>,
+    ) -> Result<CommitReceipt, SinkError> {
+        match outcome {
+            Ok(receipt) => {
+                let receipt = receipt.unwrap_or_default();
+                self.open.retain(|range| !receipt.ranges.contains(range));
+                Ok(receipt)
+            }
+            Err(LakeError::Overlap | LakeError::GroupExpired) => {
+                // learns what the other writer committed, so that the same group is not written again
+                self.writer.ledger().await?;
+                Ok(CommitReceipt { overlapped: std::mem::take(&mut self.open), ..CommitReceipt::default() })
+            }
+            Err(cause) => Err(SinkError::Lake(cause)),
+        }
     }
 }
 
@@ -31,19 +54,18 @@ impl Sink for ArchiveSink {
         Ok(self.writer.ledger().await?)
     }
 
-    async fn write(&mut self, batch: DecodedBatch) -> Result<Option<CommitReceipt>, SinkError> {
-        self.writer.write(batch).await.map_err(of_lake)
+    async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError> {
+        Ok(self.writer.committed().lacking(range))
     }
 
-    async fn flush(&mut self) -> Result<Option<CommitReceipt>, SinkError> {
-        self.writer.flush().await.map_err(of_lake)
+    async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError> {
+        self.open.push(batch.record.range);
+        let outcome = self.writer.write(batch).await;
+        self.receipt_of(outcome).await
     }
-}
 
-/// A group that was discarded is shipped again, whatever the reason.
-fn of_lake(cause: LakeError) -> SinkError {
-    match cause {
-        LakeError::Overlap | LakeError::GroupExpired => SinkError::Overlap,
-        cause => SinkError::Lake(cause),
+    async fn flush(&mut self) -> Result<CommitReceipt, SinkError> {
+        let outcome = self.writer.flush().await;
+        self.receipt_of(outcome).await
     }
 }

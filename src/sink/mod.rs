@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::lake::LakeError;
-use crate::model::{CommitReceipt, DecodedBatch, Ledger};
+use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
 
 mod archive;
 
@@ -13,8 +13,9 @@ pub use archive::ArchiveSink;
 
 /// Takes decoded chunks and makes them durable.
 ///
-/// Contract: a chunk is in a [`CommitReceipt`] only once its rows and its ledger entry are durable, both or
-/// neither; a chunk whose range the ledger already holds is never stored again.
+/// Contract: a range is in [`CommitReceipt::ranges`] only once its rows and its ledger entry are durable, both or
+/// neither; a range of which the ledger already holds a byte is never stored. Every range written is named by
+/// exactly one receipt, as committed or as refused.
 #[async_trait]
 pub trait Sink: Send {
     /// Where it writes, for messages.
@@ -23,28 +24,40 @@ pub trait Sink: Send {
     /// What it holds already. Readers ship only what is lacking.
     async fn ledger(&mut self) -> Result<Ledger, SinkError>;
 
-    /// Takes one chunk into the open group. Returns a receipt when that closed and committed a group.
-    async fn write(&mut self, batch: DecodedBatch) -> Result<Option<CommitReceipt>, SinkError>;
+    /// The parts of `range` that it does not hold, ascending, as far as it knows: it may be told otherwise when
+    /// it commits.
+    async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError>;
 
-    /// Commits the open group, if any.
-    async fn flush(&mut self) -> Result<Option<CommitReceipt>, SinkError>;
+    /// Takes one chunk into the open group; waits while it has no room. Returns a receipt when groups were closed.
+    async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError>;
+
+    /// Closes and commits everything written; returns when that is done.
+    async fn flush(&mut self) -> Result<CommitReceipt, SinkError>;
+
+    /// Waits for groups that are being committed behind the caller's back. Safe to cancel. For ever, where
+    /// there are none.
+    async fn receipt(&mut self) -> Result<CommitReceipt, SinkError> {
+        std::future::pending().await
+    }
+}
+
+/// What all of `sinks` hold.
+pub async fn ledger(sinks: &mut [Box<dyn Sink>]) -> Result<Ledger, SinkError> {
+    let mut held: Option<Ledger> = None;
+    for sink in sinks {
+        let of_sink = sink.ledger().await?;
+        held = Some(match held {
+            Some(held) => held.intersect(of_sink),
+            None => of_sink,
+        });
+    }
+    Ok(held.unwrap_or_default())
 }
 
 /// Why a sink could not take or commit chunks.
 #[derive(Debug, Error)]
 pub enum SinkError {
-    /// Another writer committed overlapping ranges first. The open group is discarded; read the ledger
-    /// again and ship what is lacking.
-    #[error("another writer committed some of the same bytes first")]
-    Overlap,
     /// The archive failed.
     #[error(transparent)]
     Lake(#[from] LakeError),
-}
-
-impl SinkError {
-    /// Whether reading the ledger again and shipping what it lacks can succeed.
-    pub fn is_retriable(&self) -> bool {
-        matches!(self, Self::Overlap)
-    }
 }

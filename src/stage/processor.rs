@@ -1,26 +1,35 @@
-//! Transport -> decode -> sink -> ack: the loop that every record goes through.
+//! Transport -> decode -> sinks -> ack: the loop that every record goes through.
 //!
-//! Invariants: chunks reach the sink in the order they were received, whichever core decoded them; a chunk is
-//! acknowledged only once a receipt names it. Deliberately absent: retries. After an error nothing is
-//! acknowledged, and what the ledger lacks is shipped again.
-use std::collections::{BTreeMap, HashMap};
+//! Invariants: chunks reach the sinks in the order they were received, whichever core decoded them; a delivery is
+//! acknowledged only once every sink has committed all of its bytes. Deliberately absent: waiting for a service
+//! that is away (the sinks and the transport do).
+use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::select_all;
 use futures_util::stream::FuturesOrdered;
+use thiserror::Error;
 use tokio::task::spawn_blocking;
 
+use super::shutdown::Shutdown;
 use crate::decode::Decoder;
 use crate::log_type::LogTypes;
-use crate::model::{ByteRange, ChunkRecord, CommitReceipt, DecodedBatch};
+use crate::model::{ChunkRecord, CommitReceipt, DecodedBatch, RawChunk};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::Metric;
-use crate::transport::{Delivery, MemoryConsumer};
+use crate::transport::{Consumer, TransportError};
 
-/// What has arrived is committed when nothing more arrives for this long.
-const IDLE: Duration = Duration::from_secs(2);
+mod in_flight;
+
+use in_flight::{InFlight, Settled, Targets};
+
+/// What has arrived in memory is committed when nothing more arrives for this long.
+pub const IDLE: Duration = Duration::from_secs(2);
+/// After a request to stop, what is taken is committed within this time or left to others.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// What was committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +38,7 @@ pub struct ProcessSummary {
     pub lines: u64,
     /// Rows by log type.
     pub rows: BTreeMap<String, u64>,
-    /// Lines that no type accepts.
+    /// Lines that no type accepts, or whose row storage refused.
     pub rejects: u64,
     /// Lines of white space only.
     pub blanks: u64,
@@ -49,61 +58,169 @@ impl ProcessSummary {
         self.blanks += record.num_blanks;
         self.input_bytes += record.range.len_bytes();
     }
+
+    fn refuse(&mut self, log_type: &str, rows: u64) {
+        if let Some(of_type) = self.rows.get_mut(log_type) {
+            *of_type = of_type.saturating_sub(rows);
+        }
+        self.rejects += rows;
+    }
 }
 
-/// Takes chunks until there are no more; returns when the last one is committed. What was committed before an
-/// error is in `committed`.
+/// Why processing ended early. What is not acknowledged is not lost: the transport or the sources have it.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// A sink failed.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The transport failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Another writer was first with some of the bytes, and the transport has not kept the rest.
+    #[error("another writer committed some of the same bytes first; what is lacking must be read again")]
+    Overlap,
+    /// What was taken could not be committed in time after a request to stop.
+    #[error(
+        "stopped before all chunks taken were committed; they stay in the queue and will be delivered again"
+    )]
+    Abandoned,
+}
+
+/// Takes chunks until there are no more, or until `stop` is requested, which only a transport that keeps what is
+/// not acknowledged may be given; returns when the last one taken is committed. What has arrived is committed when
+/// nothing more arrives for `idle`. What was committed before an error is in `committed`.
 pub async fn process(
-    consumer: &mut MemoryConsumer,
+    consumer: &mut dyn Consumer,
     decoders: &DecoderPool,
-    sink: &mut dyn Sink,
+    sinks: &mut [Box<dyn Sink>],
+    idle: Duration,
+    stop: Option<&Shutdown>,
     committed: &mut ProcessSummary,
-) -> Result<(), SinkError> {
-    let mut decoding = FuturesOrdered::new();
-    let mut pending = HashMap::new();
-    let mut more = true;
-    loop {
-        let receipt = tokio::select! {
-            delivery = consumer.receive(), if more && decoding.len() < decoders.workers => {
-                match delivery {
-                    Some(delivery) => decoding.push_back(decoders.decode(delivery)),
-                    None => more = false,
+) -> Result<(), ProcessError> {
+    let mut processor =
+        Processor { consumer, decoders, sinks, idle, in_flight: InFlight::default(), committed };
+    let drained = async {
+        requested(stop).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        processed = processor.run(stop) => processed,
+        () = drained => Err(ProcessError::Abandoned),
+    }
+}
+
+async fn requested(stop: Option<&Shutdown>) {
+    match stop {
+        Some(stop) => stop.requested().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Processor<'a> {
+    consumer: &'a mut dyn Consumer,
+    decoders: &'a DecoderPool,
+    sinks: &'a mut [Box<dyn Sink>],
+    idle: Duration,
+    in_flight: InFlight,
+    committed: &'a mut ProcessSummary,
+}
+
+impl Processor<'_> {
+    async fn run(&mut self, stop: Option<&Shutdown>) -> Result<(), ProcessError> {
+        let mut decoding = FuturesOrdered::new();
+        let mut more = true;
+        loop {
+            // decoded here, in the order of arrival, by as many as there are cores
+            for (chunk, targets) in self.in_flight.next_chunks(self.sinks).await? {
+                let decoded = self.decoders.decode(chunk);
+                decoding.push_back(async { (decoded.await, targets) });
+            }
+            let held_already = self.in_flight.take_held_already();
+            if !held_already.is_empty() {
+                self.consumer.ack(&held_already).await?;
+            }
+            let has_room = self.in_flight.num_bytes() < self.consumer.max_unacknowledged_bytes();
+            let is_behind = decoding.len() >= self.decoders.workers;
+            if decoding.is_empty() && !(more && has_room) {
+                self.flush().await?;
+                if !more && !self.in_flight.has_arrived() {
+                    return Ok(());
                 }
-                None
+                continue;
             }
-            Some(batch) = decoding.next() => {
-                pending.insert(batch.record.range, batch.record.clone());
-                sink.write(batch).await?
+            tokio::select! {
+                biased;
+                () = requested(stop), if more => more = false,
+                Some((batch, targets)) = decoding.next() => self.write(batch, &targets).await?,
+                (sink, receipt) = next_receipt(self.sinks) => self.settle(sink, receipt?).await?,
+                delivery = self.consumer.receive(), if more && has_room && !is_behind => match delivery? {
+                    Some(delivery) => self.in_flight.arrive(delivery),
+                    None => more = false,
+                },
+                () = tokio::time::sleep(self.idle), if more && !self.in_flight.is_empty() => {
+                    self.flush().await?;
+                }
             }
-            () = tokio::time::sleep(IDLE), if more && !pending.is_empty() => sink.flush().await?,
-            else => break,
-        };
-        if let Some(receipt) = receipt {
-            acknowledge(consumer, &receipt, committed, &mut pending);
         }
     }
-    if let Some(receipt) = sink.flush().await? {
-        acknowledge(consumer, &receipt, committed, &mut pending);
+
+    async fn write(&mut self, batch: DecodedBatch, targets: &Targets) -> Result<(), ProcessError> {
+        self.in_flight.decoded(&batch.record);
+        for &sink in targets {
+            let receipt = self.sinks[sink].write(batch.clone()).await?;
+            self.settle(sink, receipt).await?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn flush(&mut self) -> Result<(), ProcessError> {
+        for sink in 0..self.sinks.len() {
+            let receipt = self.sinks[sink].flush().await?;
+            self.settle(sink, receipt).await?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges what all sinks now have, and counts it.
+    async fn settle(&mut self, sink: usize, receipt: CommitReceipt) -> Result<(), ProcessError> {
+        if receipt.is_empty() {
+            return Ok(());
+        }
+        let name = self.sinks[sink].name();
+        tracing::info!(sink = name, chunks = receipt.ranges.len(), bytes = receipt.stored_bytes, "committed");
+        Metric::GroupsCommitted.add(u64::from(!receipt.ranges.is_empty()));
+        Metric::ChunksCommitted.add(receipt.ranges.len() as u64);
+        Metric::BytesStored.add(receipt.stored_bytes);
+        self.committed.stored_bytes += receipt.stored_bytes;
+        for (log_type, rows) in &receipt.refused_rows {
+            Metric::RowsRefused.add(*rows);
+            self.committed.refuse(log_type, *rows);
+        }
+        if !receipt.overlapped.is_empty() {
+            tracing::info!(sink = name, chunks = receipt.overlapped.len(), "another writer was first");
+            Metric::GroupsDiscarded.add(1);
+        }
+        let Settled { records, done, again } = self.in_flight.settle(&receipt);
+        records.iter().for_each(|record| self.committed.add(record));
+        if !done.is_empty() {
+            self.consumer.ack(&done).await?;
+        }
+        for delivery in again {
+            if !self.consumer.redeliver(delivery).await? {
+                return Err(ProcessError::Overlap);
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Reports what a receipt names as committed, and counts it.
-fn acknowledge(
-    consumer: &MemoryConsumer,
-    receipt: &CommitReceipt,
-    committed: &mut ProcessSummary,
-    pending: &mut HashMap<ByteRange, ChunkRecord>,
-) {
-    consumer.ack(&receipt.ranges);
-    for record in receipt.ranges.iter().filter_map(|range| pending.remove(range)) {
-        committed.add(&record);
-    }
-    committed.stored_bytes += receipt.stored_bytes;
-    Metric::GroupsCommitted.add(1);
-    Metric::ChunksCommitted.add(receipt.ranges.len() as u64);
-    Metric::BytesStored.add(receipt.stored_bytes);
-    tracing::info!(chunks = receipt.ranges.len(), bytes = receipt.stored_bytes, "committed");
+/// The first receipt of any sink that commits by itself.
+async fn next_receipt(sinks: &mut [Box<dyn Sink>]) -> (usize, Result<CommitReceipt, SinkError>) {
+    let receipts = sinks
+        .iter_mut()
+        .enumerate()
+        .map(|(position, sink)| Box::pin(async move { (position, sink.receipt().await) }));
+    select_all(receipts).await.0
 }
 
 /// Decodes on several cores at once; a decoder keeps its buffers from chunk to chunk.
@@ -120,12 +237,12 @@ impl DecoderPool {
         Self { types, workers, idle: Arc::default() }
     }
 
-    fn decode(&self, delivery: Delivery) -> impl Future<Output = DecodedBatch> + use<> {
+    fn decode(&self, chunk: RawChunk) -> impl Future<Output = DecodedBatch> + use<> {
         let idle = Arc::clone(&self.idle);
         let decoder = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut decoder = decoder.unwrap_or_else(|| Decoder::new(&self.types));
         let decoding = spawn_blocking(move || {
-            let batch = decoder.decode(&delivery.chunk);
+            let batch = decoder.decode(&chunk);
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(decoder);
             batch
         });

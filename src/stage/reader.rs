@@ -16,7 +16,7 @@ use super::shutdown::Shutdown;
 use crate::model::{Ledger, RawChunk};
 use crate::source::{self, Catalogue, CutOptions, End, FileReader, IdentifiedFile, Input, SourceError};
 use crate::telemetry::Metric;
-use crate::transport::{MemoryProducer, TransportError};
+use crate::transport::{Producer, TransportError};
 
 mod stream;
 mod watch;
@@ -128,7 +128,7 @@ pub async fn read(
     paths: &[PathBuf],
     options: &ReadOptions,
     ledger: Ledger,
-    producer: &MemoryProducer,
+    producer: &dyn Producer,
     shutdown: &Shutdown,
 ) -> Result<ReadSummary, ReadError> {
     let shipper = Shipper { producer, shutdown };
@@ -235,7 +235,7 @@ enum Outcome {
 
 #[derive(Clone, Copy)]
 struct Shipper<'a> {
-    producer: &'a MemoryProducer,
+    producer: &'a dyn Producer,
     shutdown: &'a Shutdown,
 }
 

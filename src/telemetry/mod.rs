@@ -28,6 +28,8 @@ pub enum Metric {
     LinesRejected,
     /// Lines of white space only.
     LinesBlank,
+    /// Rows that storage refused; they are kept as rejects.
+    RowsRefused,
     /// Chunks committed.
     ChunksCommitted,
     /// Bytes added to storage.
@@ -42,7 +44,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 13] = [
+    pub const ALL: [Metric; 14] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -51,6 +53,7 @@ impl Metric {
         Self::RowsDecoded,
         Self::LinesRejected,
         Self::LinesBlank,
+        Self::RowsRefused,
         Self::ChunksCommitted,
         Self::BytesStored,
         Self::GroupsCommitted,
@@ -69,6 +72,7 @@ impl Metric {
             Self::RowsDecoded => "pipeline_rows_decoded_total",
             Self::LinesRejected => "pipeline_lines_rejected_total",
             Self::LinesBlank => "pipeline_lines_blank_total",
+            Self::RowsRefused => "pipeline_rows_refused_total",
             Self::ChunksCommitted => "pipeline_chunks_committed_total",
             Self::BytesStored => "pipeline_bytes_stored_total",
             Self::GroupsCommitted => "pipeline_groups_committed_total",

@@ -29,13 +29,13 @@ const LAYERS: &[&[&str]] = &[
         "download",
     ],
     &["lake", "warehouse", "store"],
-    &["log_type", "client"],
+    &["log_type", "client", "ledger"],
     &["telemetry"],
     &["model"],
 ];
 
 /// No async, no file, no socket. `log_type/mod.rs` is the one that loads a site's folder of types.
-const PURE: &[&str] = &["decode/", "log_type/", "model/"];
+const PURE: &[&str] = &["decode/", "log_type/", "ledger/", "model/"];
 const LOADS_TYPES: &str = "log_type/mod.rs";
 const IMPURE: &[&str] = &["tokio", "async fn", "std::fs", "File", "TcpStream", "TcpListener", "UdpSocket"];
 

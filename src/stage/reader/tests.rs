@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::KnownSource;
-use crate::transport::memory;
+use crate::transport::{Consumer, memory};
 
 mod identity;
 mod once;
@@ -145,7 +145,7 @@ impl Logs {
         };
         let taking = async {
             let mut chunks = Vec::new();
-            while let Some(delivery) = consumer.receive().await {
+            while let Some(delivery) = consumer.receive().await.unwrap() {
                 chunks.push(delivery.chunk);
             }
             chunks

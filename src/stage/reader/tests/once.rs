@@ -157,7 +157,7 @@ async fn a_shutdown_stops_between_chunks_even_when_the_queue_is_full() {
     let paths = [logs.folder.path().to_owned()];
     let reading = read(&paths, &options, Ledger::default(), &producer, &shutdown);
     let stopping = async {
-        let first = consumer.receive().await.unwrap().chunk;
+        let first = consumer.receive().await.unwrap().unwrap().chunk;
         shutdown.request();
         first
     };
@@ -186,13 +186,13 @@ async fn a_pause_ships_the_lines_that_have_come_through_a_pipe() {
         let mut writer = blocking(move || OpenOptions::new().write(true).open(pipe).unwrap()).await;
         writer.write_all(b"1\n2\npart").unwrap();
         // the writer is still there: only a pause can have cut these
-        assert_eq!(consumer.receive().await.unwrap().chunk.bytes, "1\n2\n");
+        assert_eq!(consumer.receive().await.unwrap().unwrap().chunk.bytes, "1\n2\n");
         writer.write_all(b"ial\n3").unwrap();
-        assert_eq!(consumer.receive().await.unwrap().chunk.bytes, "partial\n");
+        assert_eq!(consumer.receive().await.unwrap().unwrap().chunk.bytes, "partial\n");
         drop(writer);
-        let last = consumer.receive().await.unwrap().chunk;
+        let last = consumer.receive().await.unwrap().unwrap().chunk;
         assert_eq!((&last.bytes[..], last.open), (&b"3"[..], false));
-        assert!(consumer.receive().await.is_none());
+        assert!(consumer.receive().await.unwrap().is_none());
     };
     let (summary, ()) = tokio::join!(reading, writing);
     assert_eq!((summary.sources.len(), summary.sources[0].bytes_shipped), (1, 13));

@@ -41,8 +41,8 @@ impl Watching {
             .collect();
         while self.store.contents() != expected {
             match tokio::time::timeout(GIVE_UP, self.consumer.receive()).await {
-                Ok(Some(delivery)) => self.store.commit(delivery.chunk),
-                Ok(None) | Err(_) => panic!("{:?} instead of {expected:?}", self.store.contents()),
+                Ok(Ok(Some(delivery))) => self.store.commit(delivery.chunk),
+                Ok(_) | Err(_) => panic!("{:?} instead of {expected:?}", self.store.contents()),
             }
         }
     }
@@ -51,7 +51,7 @@ impl Watching {
         self.shutdown.request();
         let summary = self.reading.await.unwrap();
         assert!(
-            self.consumer.receive().await.is_none(),
+            self.consumer.receive().await.unwrap().is_none(),
             "something was shipped that the test does not expect"
         );
         (summary, self.store)
@@ -157,7 +157,8 @@ async fn large_files_do_not_keep_small_and_compressed_ones_waiting() {
     let mut watching = Watching::folder(&logs);
     let mut large_bytes_before_small = 0;
     loop {
-        let chunk = tokio::time::timeout(GIVE_UP, watching.consumer.receive()).await.unwrap().unwrap().chunk;
+        let chunk =
+            tokio::time::timeout(GIVE_UP, watching.consumer.receive()).await.unwrap().unwrap().unwrap().chunk;
         let small = chunk.bytes == "small\n";
         large_bytes_before_small += chunk.bytes.len();
         watching.store.commit(chunk);
@@ -179,7 +180,8 @@ async fn a_compressed_file_that_is_still_being_written_is_taken_up_when_it_is_wh
     let stored = gzip(&content);
     let mut watching = Watching::folder(&logs);
     logs.write("a.log.gz", &stored[..stored.len() / 2]);
-    let first = tokio::time::timeout(GIVE_UP, watching.consumer.receive()).await.unwrap().unwrap().chunk;
+    let first =
+        tokio::time::timeout(GIVE_UP, watching.consumer.receive()).await.unwrap().unwrap().unwrap().chunk;
     watching.store.commit(first);
     logs.append("a.log.gz", &stored[stored.len() / 2..]);
     watching.until_held(&[("a.log.gz", 0, &content)]).await;

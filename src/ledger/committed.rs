@@ -8,7 +8,7 @@ use crate::model::{ByteRange, ChunkRecord, KnownSource, Ledger};
 
 /// The folded ledger.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Committed {
+pub struct Committed {
     ledger: Ledger,
     /// Open lines by (source, first byte).
     open: BTreeMap<(u64, u64), ChunkRecord>,
@@ -16,7 +16,7 @@ pub(super) struct Committed {
 
 /// Whether a range may be committed.
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict<'a> {
+pub enum Verdict<'a> {
     /// No byte of it is committed.
     Free,
     /// It takes the place of this open line.
@@ -26,12 +26,13 @@ pub(super) enum Verdict<'a> {
 }
 
 impl Committed {
-    pub(super) fn ledger(&self) -> &Ledger {
+    /// What it knows of every source.
+    pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
     /// Adds an entry; entries come in the order of their groups.
-    pub(super) fn insert(&mut self, record: &ChunkRecord) {
+    pub fn insert(&mut self, record: &ChunkRecord) {
         let ByteRange { source_id, first_byte, end_byte } = record.range;
         let known = self.ledger.sources.entry(source_id).or_insert_with(|| KnownSource {
             source: (*record.source).clone(),
@@ -52,7 +53,7 @@ impl Committed {
     }
 
     /// Whether `range` may be committed.
-    pub(super) fn verdict(&self, range: &ByteRange) -> Verdict<'_> {
+    pub fn verdict(&self, range: &ByteRange) -> Verdict<'_> {
         if let Some(known) = self.ledger.sources.get(&range.source_id) {
             let next = known.committed.partition_point(|(_, end)| *end <= range.first_byte);
             if known.committed.get(next).is_some_and(|(first, _)| *first < range.end_byte) {
@@ -65,6 +66,41 @@ impl Committed {
             Some((_, record)) if supersedes(range, record) => Verdict::Supersedes(record),
             Some(_) => Verdict::Overlaps,
         }
+    }
+
+    /// The parts of `range` that may be committed, ascending.
+    pub fn lacking(&self, range: &ByteRange) -> Vec<(u64, u64)> {
+        let (mut first, end) = (range.first_byte, range.end_byte);
+        let committed = self.ledger.sources.get(&range.source_id).map_or(&[][..], |known| &known.committed);
+        let next = committed.partition_point(|(_, end)| *end <= first);
+        let mut parts = Vec::new();
+        for taken in committed[next..].iter().take_while(|taken| taken.0 < end) {
+            if first < taken.0 {
+                parts.push((first, taken.0));
+            }
+            first = taken.1;
+        }
+        if first < end {
+            parts.push((first, end));
+        }
+        parts.into_iter().filter_map(|part| self.without_open(range.source_id, part)).collect()
+    }
+
+    /// An open line takes no part of a range that supersedes it, and all of it from any other.
+    fn without_open(&self, source_id: u64, (mut first, mut end): (u64, u64)) -> Option<(u64, u64)> {
+        for (_, open) in self.open.range((source_id, 0)..(source_id, end)) {
+            let open = open.range;
+            if open.end_byte <= first || open.first_byte == first && end > open.end_byte {
+                continue;
+            }
+            if open.first_byte <= first {
+                first = open.end_byte;
+            } else {
+                end = open.first_byte;
+                break;
+            }
+        }
+        (first < end).then_some((first, end))
     }
 }
 
@@ -81,7 +117,7 @@ fn add_range(ranges: &mut Vec<(u64, u64)>, (first, end): (u64, u64)) {
 
 /// Drops entries that a later group superseded, and sorts by (source, first byte). `entries` come with their
 /// group.
-pub(super) fn newest(mut entries: Vec<(i64, ChunkRecord)>) -> Vec<ChunkRecord> {
+pub fn newest(mut entries: Vec<(i64, ChunkRecord)>) -> Vec<ChunkRecord> {
     let key = |record: &ChunkRecord| (record.range.source_id, record.range.first_byte);
     entries.sort_by_key(|(group, record)| (key(record), std::cmp::Reverse(*group)));
     let mut seen = BTreeSet::new();
@@ -91,7 +127,7 @@ pub(super) fn newest(mut entries: Vec<(i64, ChunkRecord)>) -> Vec<ChunkRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lake::tests::record;
+    use crate::ledger::tests::record;
 
     #[test]
     fn ranges_that_touch_are_one_and_any_shared_byte_is_an_overlap() {
@@ -127,6 +163,31 @@ mod tests {
         committed.insert(&record(1, 10, 20));
         assert_eq!(committed.ledger().sources[&1].open, None);
         assert_eq!(committed.ledger().sources[&1].committed, [(0, 20)]);
+    }
+
+    #[test]
+    fn what_is_lacking_of_a_range_is_what_may_be_committed() {
+        let mut committed = Committed::default();
+        for (first, end) in [(10, 20), (30, 40)] {
+            committed.insert(&record(1, first, end));
+        }
+        committed.insert(&ChunkRecord { open: true, ..record(1, 40, 45) });
+        let lacking =
+            |first_byte, end_byte| committed.lacking(&ByteRange { source_id: 1, first_byte, end_byte });
+        assert_eq!(lacking(0, 5), [(0, 5)]);
+        assert_eq!(lacking(0, 35), [(0, 10), (20, 30)]);
+        assert_eq!(lacking(12, 18), []);
+        assert_eq!(lacking(15, 25), [(20, 25)]);
+        assert_eq!(lacking(40, 45), []);
+        assert_eq!(lacking(40, 43), []);
+        assert_eq!(lacking(30, 60), [(40, 60)]);
+        assert_eq!(lacking(42, 60), [(45, 60)]);
+        for (first_byte, end_byte) in [(0, 35), (15, 25), (30, 60), (42, 60)] {
+            for (first_byte, end_byte) in lacking(first_byte, end_byte) {
+                let verdict = committed.verdict(&ByteRange { source_id: 1, first_byte, end_byte });
+                assert_ne!(verdict, Verdict::Overlaps, "{first_byte}..{end_byte}");
+            }
+        }
     }
 
     #[test]

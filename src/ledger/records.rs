@@ -7,26 +7,58 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType,
+};
+use arrow::error::ArrowError;
 
-use super::LakeError;
-use super::schema::{CHUNK_ID, Layout};
+use thiserror::Error;
+
+use super::kept::schema;
+use super::{CHUNK_ID, time_type};
 use crate::model::{ByteRange, ChunkRecord, LineEnding, Piece, Source};
 
-/// What the rows of one group have in common.
-#[derive(Debug)]
-pub(super) struct GroupEntry<'a> {
-    /// Version of `chunks` that it is committed at.
-    pub(super) group: i64,
-    /// Microseconds since the epoch.
-    pub(super) committed_at: i64,
-    pub(super) writer: &'a str,
-    /// What the group does to each table, kept on its first row.
-    pub(super) actions: &'a str,
+/// An entry of the ledger that cannot be read.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("entry {row} of the ledger lacks a required value")]
+pub struct EntryError {
+    row: usize,
 }
 
-/// The rows of a group, in the columns of [`Layout::chunks`].
-pub(super) fn to_rows(entry: &GroupEntry<'_>, records: &[ChunkRecord]) -> Result<RecordBatch, LakeError> {
+/// Columns of an entry.
+pub fn columns() -> SchemaRef {
+    schema(&[
+        (CHUNK_ID, DataType::Int64),
+        ("source_id", DataType::Int64),
+        ("file", DataType::Utf8),
+        ("device", DataType::Int64),
+        ("inode", DataType::Int64),
+        ("generation", DataType::Int32),
+        ("head_len", DataType::Int32),
+        ("head_hash", DataType::Int64),
+        ("first_byte", DataType::Int64),
+        ("end_byte", DataType::Int64),
+        ("content_sha256", DataType::Utf8),
+        ("lines", DataType::Int64),
+        ("rows", DataType::Int64),
+        ("rejects", DataType::Int64),
+        ("blanks", DataType::Int64),
+        ("types", DataType::Utf8),
+        ("min_timestamp", time_type()),
+        ("max_timestamp", time_type()),
+        ("line_ending", DataType::Utf8),
+        ("final_newline", DataType::Boolean),
+        ("piece", DataType::Int32),
+        ("piece_last", DataType::Boolean),
+        ("open", DataType::Boolean),
+        ("reference_time", time_type()),
+        ("committed_at", time_type()),
+        ("writer", DataType::Utf8),
+    ])
+}
+
+/// Entries as rows. `committed_at` is in microseconds since the epoch.
+pub fn to_rows(records: &[ChunkRecord], committed_at: i64, writer: &str) -> Result<RecordBatch, ArrowError> {
     let long = |value: &dyn Fn(&ChunkRecord) -> i64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(records.iter().map(value)))
     };
@@ -43,9 +75,7 @@ pub(super) fn to_rows(entry: &GroupEntry<'_>, records: &[ChunkRecord]) -> Result
         let times: TimestampMicrosecondArray = records.iter().map(value).collect();
         Arc::new(times.with_timezone("UTC"))
     };
-    let actions = std::iter::once(Some(entry.actions)).chain(std::iter::repeat(None)).take(records.len());
-    let columns = vec![
-        long(&|_| entry.group),
+    let values = vec![
         long(&|record| record.chunk_id),
         long(&|record| record.source.id.cast_signed()),
         text(&|record| record.source.path.clone()),
@@ -73,26 +103,18 @@ pub(super) fn to_rows(entry: &GroupEntry<'_>, records: &[ChunkRecord]) -> Result
         flag(&|record| record.piece.map(|piece| piece.last)),
         flag(&|record| Some(record.open)),
         time(&|record| Some(record.reference_time)),
-        time(&|_| Some(entry.committed_at)),
-        text(&|_| entry.writer.to_owned()),
-        Arc::new(actions.collect::<StringArray>()),
+        time(&|_| Some(committed_at)),
+        text(&|_| writer.to_owned()),
     ];
-    let layout = Layout::chunks();
-    RecordBatch::try_new(layout.schema, columns).map_err(|cause| LakeError::encode(&layout.name, cause))
+    RecordBatch::try_new(columns(), values)
 }
 
-/// The entries of `rows`, with their group, in stored order.
-pub(super) fn of_rows(rows: &RecordBatch) -> Result<Vec<(i64, ChunkRecord)>, LakeError> {
-    (0..rows.num_rows())
-        .map(|row| {
-            record(rows, row).ok_or_else(|| {
-                LakeError::corrupt("table chunks", format!("entry {row} of a file lacks a required value"))
-            })
-        })
-        .collect()
+/// The entries of `rows`, in their order.
+pub fn of_rows(rows: &RecordBatch) -> Result<Vec<ChunkRecord>, EntryError> {
+    (0..rows.num_rows()).map(|row| record(rows, row).ok_or(EntryError { row })).collect()
 }
 
-fn record(rows: &RecordBatch, row: usize) -> Option<(i64, ChunkRecord)> {
+fn record(rows: &RecordBatch, row: usize) -> Option<ChunkRecord> {
     let long = |name: &str| value::<Int64Type>(rows, name, row);
     let bits = |name: &str| long(name).map(i64::cast_unsigned);
     let int = |name: &str| value::<Int32Type>(rows, name, row).map(i32::cast_unsigned);
@@ -113,7 +135,7 @@ fn record(rows: &RecordBatch, row: usize) -> Option<(i64, ChunkRecord)> {
     };
     let range =
         ByteRange { source_id: source.id, first_byte: bits("first_byte")?, end_byte: bits("end_byte")? };
-    let record = ChunkRecord {
+    Some(ChunkRecord {
         source: Arc::new(source),
         chunk_id: long(CHUNK_ID)?,
         range,
@@ -129,15 +151,7 @@ fn record(rows: &RecordBatch, row: usize) -> Option<(i64, ChunkRecord)> {
         piece: int("piece").zip(flag("piece_last")).map(|(index, last)| Piece { index, last }),
         open: flag("open")?,
         reference_time: time("reference_time")?,
-    };
-    Some((long("group")?, record))
-}
-
-/// What each group of `rows` does to the tables.
-pub(super) fn actions_of_rows(rows: &RecordBatch) -> Vec<(i64, String)> {
-    let of_row =
-        |row| Some((value::<Int64Type>(rows, "group", row)?, string(rows, "actions", row)?.to_owned()));
-    (0..rows.num_rows()).filter_map(of_row).collect()
+    })
 }
 
 fn value<T: ArrowPrimitiveType>(rows: &RecordBatch, name: &str, row: usize) -> Option<T::Native> {
@@ -206,9 +220,7 @@ mod tests {
             line_ending: LineEnding::Lf,
             ..plain.clone()
         };
-        let entry = GroupEntry { group: 12, committed_at: 5, writer: "w", actions: "{}" };
-        let rows = to_rows(&entry, &[plain.clone(), piece.clone()]).unwrap();
-        assert_eq!(of_rows(&rows).unwrap(), [(12, plain), (12, piece)]);
-        assert_eq!(actions_of_rows(&rows), [(12, "{}".to_owned())]);
+        let records = [plain, piece];
+        assert_eq!(of_rows(&to_rows(&records, 5, "w").unwrap()).unwrap(), records);
     }
 }
