@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::client::{self, ClientError};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
@@ -98,6 +99,7 @@ impl Exit {
 
 /// Parses the command line, runs the command, prints the error if there is one; returns the exit code.
 pub fn main() -> u8 {
+    client::use_ring();
     match try_main() {
         Ok(Exit::Code(code)) => code,
         Err(error) if is_closed_pipe(&error) => 0,
@@ -184,6 +186,11 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<LogTypeError>() {
         return Exit::CONFIGURATION;
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
+        Some(ClientError::Unreachable { .. }) => return Exit::SERVICE,
+        Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }) => return Exit::CONFIGURATION,
+        None => {}
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<LakeError>()) {
         Some(

@@ -1,17 +1,33 @@
 //! Connection builders: the one place that turns a location a user gives into something to talk to.
 //!
 //! A store is rooted at the location itself, so that every path in the program is relative to it. Callers see
-//! only the `ObjectStore` trait. Deliberately absent: retries and knowledge of what is stored.
+//! only the `ObjectStore` trait. A password is in nothing that is printed. Deliberately absent: retries, but for
+//! services that start at the same time as this program, and knowledge of what is stored.
+use std::error::Error as StdError;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use thiserror::Error;
 use url::Url;
 
 mod durable;
+pub mod postgres;
+pub mod redis;
+mod secret;
+mod tls;
 
-pub use durable::{DurableStore, STAGED_PREFIX};
+pub use self::durable::{DurableStore, STAGED_PREFIX};
+pub use self::postgres::{PgConfig, default_postgres_url};
+pub use self::redis::{RedisConfig, RedisConnection, default_redis_url};
+pub use self::secret::redacted;
+pub use self::tls::use_ring;
+
+/// How often a service is tried at the start of a command, and the pause between two tries.
+const TRIES_AT_START: u32 = 5;
+const PAUSE_AT_START: Duration = Duration::from_secs(2);
 
 /// Why a location cannot be opened.
 #[derive(Debug, Error)]
@@ -24,6 +40,85 @@ pub enum ClientError {
         /// What is wrong with it, and the remedy.
         reason: String,
     },
+    /// The service does not answer, or takes no connection now.
+    #[error(
+        "{service} at {address} takes no connection; check that it runs there (`scripts/services start` runs \
+         one on this machine)"
+    )]
+    Unreachable {
+        /// `postgres` or `redis`.
+        service: &'static str,
+        /// Host, port and what else tells it from others; never a password.
+        address: String,
+        /// What the connection failed with.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The service answers, and will answer the same until somebody changes something.
+    #[error("{service} at {address} refuses the connection; {remedy}")]
+    Refused {
+        /// `postgres` or `redis`.
+        service: &'static str,
+        /// Host, port and what else tells it from others; never a password.
+        address: String,
+        /// What to change.
+        remedy: String,
+        /// What the service said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl ClientError {
+    /// Whether the same attempt may succeed later without anybody changing a setting.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, ClientError::Unreachable { .. })
+    }
+}
+
+/// Tries again while that can help. What cannot be helped by waiting fails at once.
+async fn try_at_start<T, F>(mut connect: impl FnMut() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let mut tries = 1;
+    loop {
+        match connect().await {
+            Err(error) if error.is_retriable() && tries < TRIES_AT_START => {
+                let pause = PAUSE_AT_START.as_secs();
+                tracing::warn!("{}; try {tries} of {TRIES_AT_START}, the next in {pause} s", brief(&error));
+                tries += 1;
+                tokio::time::sleep(PAUSE_AT_START).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// The error's place and its cause, without the remedy that is said once at the end.
+fn brief(error: &ClientError) -> String {
+    match error {
+        ClientError::Unreachable { service, address, source } => {
+            format!("{service} at {address} takes no connection: {}", with_causes(Some(&**source)))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn with_causes(error: Option<&(dyn StdError + 'static)>) -> String {
+    let mut causes = Vec::new();
+    let mut cause = error;
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
+    }
+    causes.join(": ")
+}
+
+/// The path in a URL's parameter. A `+` is one: only forms write blanks so.
+fn decoded_path(value: &str) -> PathBuf {
+    let value = value.replace('+', "%2B").replace('&', "%26");
+    let decoded = url::form_urlencoded::parse(value.as_bytes()).next();
+    PathBuf::from(decoded.map(|(path, _)| path.into_owned()).unwrap_or_default())
 }
 
 /// Opens the folder at `location`, a path or a `file://` URL, without creating it. Returns a store rooted there

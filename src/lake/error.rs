@@ -101,8 +101,13 @@ impl LakeError {
 
 impl From<ClientError> for LakeError {
     fn from(cause: ClientError) -> Self {
-        let ClientError::BadUrl { location, reason } = cause;
-        Self::BadUrl { url: location, reason }
+        match cause {
+            ClientError::BadUrl { location, reason } => Self::BadUrl { url: location, reason },
+            // no archive is behind these; what they say holds all the same
+            ClientError::Unreachable { ref address, .. } | ClientError::Refused { ref address, .. } => {
+                Self::BadUrl { url: address.clone(), reason: cause.to_string() }
+            }
+        }
     }
 }
 
