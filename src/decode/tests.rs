@@ -151,7 +151,7 @@ fn outcomes(types: &LogTypes, decoded: &DecodedBatch) -> Vec<Outcome> {
     }
     let kept = |span: (u32, u32)| &decoded.bytes[span.0 as usize..span.1 as usize];
     for reject in &decoded.rejects {
-        enter(reject.line, Outcome::Reject(reject.reason), kept(reject.span), b"\n");
+        enter(reject.line, Outcome::Reject(reject.reason.clone()), kept(reject.span), b"\n");
         assert_eq!(reject.piece, 0);
         assert!(reject.column <= reject.span.1 - reject.span.0);
     }
@@ -553,7 +553,7 @@ fn a_piece_of_an_over_long_line_is_a_reject_that_counts_its_line_once() {
     assert_eq!(counts, [(1, 1), (0, 0), (0, 0)]);
     for (index, decoded) in pieces.iter().enumerate() {
         let [reject] = decoded.rejects.as_slice() else { panic!("{decoded:?}") };
-        assert_eq!((reject.piece, reject.reason), (index as u32, RejectReason::TooLong));
+        assert_eq!((reject.piece, reject.reason.clone()), (index as u32, RejectReason::TooLong));
     }
     assert_eq!(pieces[2].rejects[0].span, (0, 2));
     assert!(pieces[2].record.final_newline && !pieces[1].record.final_newline);

@@ -61,6 +61,7 @@ fn auth(extra_columns: &[Field]) -> Arc<Table> {
         log_type: "auth".into(),
         name: "auth_logs".into(),
         schema: Arc::new(Schema::new(fields)),
+        postgres_types: Vec::new(),
         timestamp_column: 0,
         indexed_columns: vec![1],
         hash: format!("hash{}", extra_columns.len()),

@@ -148,6 +148,9 @@ impl LogType {
             log_type: spec.name,
             name: table_name,
             schema: Arc::new(schema(&columns)),
+            postgres_types: (columns.iter().map(|column| column.column_type.postgres_type()))
+                .chain(["bigint", "integer", "smallint", "bytea", "jsonb"])
+                .collect(),
             timestamp_column,
             indexed_columns: (0..columns.len()).filter(|position| columns[*position].index).collect(),
             hash: Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -111,7 +111,7 @@ pub enum LineEnding {
 }
 
 /// Why a line is not a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RejectReason {
     /// No line template of any log type matches.
     NoTemplate,
@@ -121,16 +121,19 @@ pub enum RejectReason {
     RequiredKey,
     /// The line is longer than `--max-line-bytes`; kept in pieces.
     TooLong,
+    /// It was a row, and storage refused it with these words.
+    Refused(Arc<str>),
 }
 
 impl RejectReason {
     /// The text stored with the reject.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::NoTemplate => "no line template matches",
             Self::Timestamp => "timestamp cannot be read",
             Self::RequiredKey => "required key is missing",
             Self::TooLong => "line is longer than --max-line-bytes",
+            Self::Refused(words) => words,
         }
     }
 }
@@ -171,6 +174,8 @@ pub struct Table {
     /// Schema of its batches: the type's columns, then `chunk_id line form raw extra`. Strings may be
     /// dictionary-encoded; the stored schema has plain strings.
     pub schema: arrow::datatypes::SchemaRef,
+    /// Type of each column in Postgres, in the order of the schema.
+    pub postgres_types: Vec<&'static str>,
     /// Position of the event time column.
     pub timestamp_column: usize,
     /// Columns that analysts look up by value (`index = true`).
