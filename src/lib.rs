@@ -10,6 +10,7 @@
 //! | [`sink`] | where rows leave; commits rows and ledger together |
 //! | [`lake`] | the archive's Delta tables: Parquet settings, group commit, read back |
 //! | [`ledger`] | what every sink keeps besides rows, and the ledger folded per source |
+//! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
@@ -32,3 +33,4 @@ pub mod source;
 pub mod stage;
 pub mod telemetry;
 pub mod transport;
+pub mod warehouse;

@@ -90,7 +90,8 @@ impl ColumnType {
             Self::F64 => "double precision",
             Self::Bool => "boolean",
             Self::Timestamp => "timestamptz",
-            Self::Json => "jsonb",
+            // not jsonb, which would not give the text back as it was
+            Self::Json => "json",
         }
     }
 

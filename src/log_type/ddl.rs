@@ -1,43 +1,162 @@
-//! Postgres DDL of a log type's table: partitioned by day, typed columns, indexes on `index = true`.
+//! Postgres DDL of a log type: its table by day, the leaves and their indexes, and the view over all types.
+//!
+//! Invariants: every name is quoted and fits Postgres' 63 bytes; one input gives one text. Indexes belong to
+//! leaves, never to the partitioned table: an index there would be made with every new leaf, and a leaf loads
+//! faster without. Deliberately absent: connections (`warehouse`), and what is the same for every type (`sql/`).
 use std::fmt::Write;
 
-use super::LogType;
+use xxhash_rust::xxh3::xxh3_64;
 
-/// The statements that create the table in `schema`; running them twice changes nothing.
-pub fn postgres(log_type: &LogType, schema: &str) -> String {
-    let table = format!("{}.{}", quoted(schema), quoted(&log_type.table.name));
+use super::timestamp::date_from_days;
+use super::{ColumnType, LogType};
+
+mod view;
+
+pub use view::{TypeVersions, logs_view};
+
+/// What the comment on each table and view of ours starts with: what lacks it is never touched.
+pub const OURS: &str = "made by pipeline: ";
+
+/// Longest identifier, bytes (`NAMEDATALEN` - 1). Postgres cuts longer ones without an error.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Columns behind the type's own, as DDL.
+const SYSTEM_COLUMNS: &[(&str, &str, bool)] = &[
+    ("chunk_id", "bigint", true),
+    ("line", "integer", true),
+    ("form", "smallint", true),
+    ("raw", "bytea", false),
+    ("extra", "jsonb", false),
+];
+
+/// An index of a leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafIndex {
+    /// Name, unique in the schema.
+    pub name: String,
+    /// Access method.
+    pub method: &'static str,
+    /// Indexed column.
+    pub column: String,
+}
+
+/// Name and Postgres type of every column of the type's table, in order.
+pub fn columns(log_type: &LogType) -> Vec<(String, &'static str)> {
+    let declared =
+        log_type.columns.iter().map(|column| (column.name.clone(), column.column_type.postgres_type()));
+    let system = SYSTEM_COLUMNS.iter().map(|(name, kind, _)| ((*name).to_owned(), *kind));
+    declared.chain(system).collect()
+}
+
+/// The statements that create the table and its default leaf in `schema`; running them twice changes nothing.
+pub fn table(log_type: &LogType, schema: &str) -> String {
+    let name = &log_type.table.name;
+    let table = qualified(schema, name);
     let mut out = format!("CREATE TABLE IF NOT EXISTS {table} (\n");
-    let mut column = |name: &str, postgres_type: &str| {
+    for (name, kind) in columns(log_type) {
+        let required = SYSTEM_COLUMNS.iter().any(|system| system.0 == name && system.2);
+        let constraint = if required { " NOT NULL" } else { "" };
         // writing to memory cannot fail
-        let _infallible = writeln!(out, "    {:<16} {postgres_type},", quoted(name));
-    };
-    for declared in &log_type.columns {
-        column(&declared.name, declared.column_type.postgres_type());
+        let _infallible = writeln!(out, "    {:<16} {kind}{constraint},", quoted(&name));
     }
-    column("chunk_id", "bigint NOT NULL");
-    column("line", "integer NOT NULL");
-    column("form", "smallint NOT NULL");
-    column("raw", "bytea");
-    column("extra", "jsonb");
     out.truncate(out.len() - 2);
     out.push_str("\n) PARTITION BY RANGE (\"timestamp\");\n");
-    let default = format!("{}.{}", quoted(schema), quoted(&format!("{}_default", log_type.table.name)));
-    let _infallible = writeln!(out, "CREATE TABLE IF NOT EXISTS {default} PARTITION OF {table} DEFAULT;");
-    for position in &log_type.table.indexed_columns {
-        let name = &log_type.columns[*position].name;
-        let index = format!("{}_{name}_timestamp", log_type.table.name);
-        let _infallible = writeln!(
-            out,
-            "CREATE INDEX IF NOT EXISTS {} ON {table} ({}, \"timestamp\");",
-            quoted(&index),
-            quoted(name)
-        );
+    let default = qualified(schema, &default_leaf(name));
+    let _infallible = write!(
+        out,
+        "COMMENT ON TABLE {table} IS {};\n\
+         CREATE TABLE IF NOT EXISTS {default} PARTITION OF {table} DEFAULT;\n\
+         COMMENT ON TABLE {default} IS {};\n",
+        literal(&table_comment(log_type)),
+        literal(&format!("{OURS}rows of {name} whose day has no table")),
+    );
+    out
+}
+
+/// The comment by which the type's table is known.
+pub fn table_comment(log_type: &LogType) -> String {
+    format!("{OURS}rows of log type {}", log_type.name())
+}
+
+/// Name of the leaf for rows whose day has none.
+pub fn default_leaf(table: &str) -> String {
+    joined(table, "default")
+}
+
+/// Name of the leaf for one day, counted from 1970-01-01.
+pub fn day_leaf(table: &str, day: i32) -> String {
+    let (year, month, day) = date_from_days(i64::from(day));
+    joined(table, &format!("{year:04}{month:02}{day:02}"))
+}
+
+/// The indexes that a leaf of the type has once it is filled: one per column with `index = true`.
+///
+/// A B-tree on the column alone keeps each value once, with a list of rows, which no index that has the time
+/// beside it can: it is built faster and is smaller, and a leaf is but one day. JSON has no order, so no index.
+pub fn leaf_indexes(log_type: &LogType, leaf: &str) -> Vec<LeafIndex> {
+    let indexed = log_type.table.indexed_columns.iter().map(|position| &log_type.columns[*position]);
+    indexed
+        .filter(|column| column.column_type != ColumnType::Json)
+        .map(|column| LeafIndex {
+            name: joined(leaf, &format!("{}_idx", column.name)),
+            method: "btree",
+            column: column.name.clone(),
+        })
+        .collect()
+}
+
+/// Everything about one type, for people to read and to run.
+pub fn postgres(log_type: &LogType, schema: &str) -> String {
+    let mut out = table(log_type, schema);
+    let table = &log_type.table.name;
+    let default = default_leaf(table);
+    for index in leaf_indexes(log_type, &default) {
+        let _infallible = writeln!(out, "{}", create_index(schema, &default, &index));
+    }
+    let leaf = format!("{table}_YYYYMMDD");
+    let _infallible = writeln!(out, "-- one table per day of rows, {leaf}; its indexes, once it is filled:");
+    for index in leaf_indexes(log_type, &leaf) {
+        let _infallible = writeln!(out, "-- {}", create_index(schema, &leaf, &index));
     }
     out
 }
 
-fn quoted(name: &str) -> String {
+fn create_index(schema: &str, leaf: &str, index: &LeafIndex) -> String {
+    let LeafIndex { name, method, column } = index;
+    let leaf = qualified(schema, leaf);
+    format!("CREATE INDEX IF NOT EXISTS {} ON {leaf} USING {method} ({});", quoted(name), quoted(column))
+}
+
+/// `<name>_<ending>`; where that is too long, a hash stands for the end of `name`, so that names stay different.
+fn joined(name: &str, ending: &str) -> String {
+    let whole = format!("{name}_{ending}");
+    if whole.len() <= MAX_NAME_BYTES {
+        return whole;
+    }
+    let hash = format!("{:08x}", xxh3_64(whole.as_bytes()) as u32);
+    // the ending is ours, short, and tells people what it is; a column's is not always
+    let ending = &ending[ending.len().saturating_sub(30)..];
+    let kept = MAX_NAME_BYTES - hash.len() - ending.len() - 2;
+    format!("{}_{hash}_{ending}", &name[..kept.min(name.len())])
+}
+
+/// A name as SQL.
+pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name with its schema, as SQL.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
+}
+
+/// A text as SQL, with `standard_conforming_strings` on or off.
+pub fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    match doubled.contains('\\') {
+        true => format!("E'{}'", doubled.replace('\\', "\\\\")),
+        false => format!("'{doubled}'"),
+    }
 }
 
 #[cfg(test)]
@@ -64,10 +183,40 @@ mod tests {
     "raw"            bytea,
     "extra"          jsonb
 ) PARTITION BY RANGE ("timestamp");
+COMMENT ON TABLE "public"."dns_logs" IS 'made by pipeline: rows of log type dns';
 CREATE TABLE IF NOT EXISTS "public"."dns_logs_default" PARTITION OF "public"."dns_logs" DEFAULT;
-CREATE INDEX IF NOT EXISTS "dns_logs_client_ip_timestamp" ON "public"."dns_logs" ("client_ip", "timestamp");
-CREATE INDEX IF NOT EXISTS "dns_logs_query_domain_timestamp" ON "public"."dns_logs" ("query_domain", "timestamp");
+COMMENT ON TABLE "public"."dns_logs_default" IS 'made by pipeline: rows of dns_logs whose day has no table';
+CREATE INDEX IF NOT EXISTS "dns_logs_default_client_ip_idx" ON "public"."dns_logs_default" USING btree ("client_ip");
+CREATE INDEX IF NOT EXISTS "dns_logs_default_query_domain_idx" ON "public"."dns_logs_default" USING btree ("query_domain");
+-- one table per day of rows, dns_logs_YYYYMMDD; its indexes, once it is filled:
+-- CREATE INDEX IF NOT EXISTS "dns_logs_YYYYMMDD_client_ip_idx" ON "public"."dns_logs_YYYYMMDD" USING btree ("client_ip");
+-- CREATE INDEX IF NOT EXISTS "dns_logs_YYYYMMDD_query_domain_idx" ON "public"."dns_logs_YYYYMMDD" USING btree ("query_domain");
 "#
         );
+    }
+
+    #[test]
+    fn names_say_the_day_fit_postgres_and_stay_different() {
+        assert_eq!(day_leaf("firewall_logs", 19_737), "firewall_logs_20240115");
+        let long = "a".repeat(63);
+        let names: std::collections::BTreeSet<_> = [
+            day_leaf(&long, 19_737),
+            day_leaf(&long, 19_738),
+            day_leaf(&format!("{}b", &long[1..]), 19_737),
+            default_leaf(&long),
+            joined(&long, &format!("{long}_idx")),
+            joined(&long, &format!("b{}_idx", &long[1..])),
+        ]
+        .into();
+        assert_eq!(names.len(), 6);
+        assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
+        assert!(names.iter().any(|name| name.ends_with("_20240115")), "{names:?}");
+    }
+
+    #[test]
+    fn no_text_ends_its_literal() {
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"a\'b"), r"E'a\\''b'");
+        assert_eq!(qualified("a\"b", "c"), "\"a\"\"b\".\"c\"");
     }
 }

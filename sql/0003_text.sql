@@ -1,0 +1,196 @@
+-- Values as the text that their lines have: what the view `logs` is made of.
+--
+-- These mirror src/log_type/timestamp/render.rs and src/log_type/render.rs, and tests hold them to each other. All
+-- but the two rare ones are single expressions, which the planner puts in the place of the call; their bodies are
+-- parsed now, so that a later search_path does not matter (that is what needs Postgres 14).
+
+-- The year of a local time in at least four digits. Year 0 is what Postgres calls 1 BC.
+CREATE FUNCTION pipeline_year_text(local timestamp) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN local >= timestamp '0001-01-01' THEN to_char(local, 'YYYY')
+    ELSE lpad((-1 - extract(year FROM local))::integer::text, 4, '0')
+END;
+
+-- `2024-01-15T00:00:03.731`, with so many digits of fraction.
+CREATE FUNCTION pipeline_date_time_text(local timestamp, separator text, digits integer) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN pipeline_year_text(local) || to_char(
+    local,
+    '-MM-DD"' || separator || '"HH24:MI:SS' || CASE WHEN digits > 0 THEN '.FF' || digits ELSE '' END
+);
+
+-- `+02:00`, or without the colon.
+CREATE FUNCTION pipeline_offset_text(minutes integer, colon text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN minutes < 0 THEN '-' ELSE '+' END
+    || lpad((abs(minutes) / 60)::text, 2, '0') || colon || lpad((abs(minutes) % 60)::text, 2, '0');
+
+-- A time that no form is stored for: RFC 3339, UTC, with 0, 3 or 6 digits, the fewest that hold it.
+CREATE FUNCTION pipeline_plain_time_text(at timestamptz) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN pipeline_date_time_text(
+    at AT TIME ZONE 'UTC',
+    'T',
+    CASE
+        WHEN extract(microseconds FROM at)::integer % 1000000 = 0 THEN 0
+        WHEN extract(microseconds FROM at)::integer % 1000 = 0 THEN 3
+        ELSE 6
+    END
+) || 'Z';
+
+-- A time in a form below 511, numbered as in src/log_type/timestamp.rs:
+--   0..384   RFC 3339: zone * 7 + digits; zones Z, none, then half hours from -12:00
+--   385..390 the same with a space for the T: zone * 3 + digits / 3; zones Z, none
+--   391..443 10/Oct/2000:13:55:36 -0700, by half hours from -12:00
+--   444, 445 Dec  1 06:55:46 and Dec 01 06:55:46
+--   446..453 seconds since the epoch with 0..6 digits, then milliseconds
+CREATE FUNCTION pipeline_time_text(at timestamptz, form integer) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN form = 3 AND at >= timestamptz '0001-01-01 00:00:00+00'
+    THEN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.FF3"Z"')
+    WHEN form < 14
+    THEN pipeline_date_time_text(at AT TIME ZONE 'UTC', 'T', form % 7) || CASE WHEN form < 7 THEN 'Z' ELSE '' END
+    WHEN form < 385
+    THEN pipeline_date_time_text(
+        at AT TIME ZONE 'UTC' + make_interval(mins => (form / 7 - 2) * 30 - 720), 'T', form % 7
+    ) || pipeline_offset_text((form / 7 - 2) * 30 - 720, ':')
+    WHEN form < 391
+    THEN pipeline_date_time_text(at AT TIME ZONE 'UTC', ' ', (form - 385) % 3 * 3)
+        || CASE WHEN form < 388 THEN 'Z' ELSE '' END
+    WHEN form < 444
+    THEN to_char(at AT TIME ZONE 'UTC' + make_interval(mins => (form - 391) * 30 - 720), 'DD/Mon/')
+        || pipeline_year_text(at AT TIME ZONE 'UTC' + make_interval(mins => (form - 391) * 30 - 720))
+        || to_char(at AT TIME ZONE 'UTC' + make_interval(mins => (form - 391) * 30 - 720), ':HH24:MI:SS ')
+        || pipeline_offset_text((form - 391) * 30 - 720, '')
+    WHEN form = 444
+    THEN to_char(at AT TIME ZONE 'UTC', 'Mon ') || lpad(to_char(at AT TIME ZONE 'UTC', 'FMDD'), 2)
+        || to_char(at AT TIME ZONE 'UTC', ' HH24:MI:SS')
+    WHEN form = 445 THEN to_char(at AT TIME ZONE 'UTC', 'Mon DD HH24:MI:SS')
+    WHEN form < 453
+    THEN floor(extract(epoch FROM at))::bigint::text
+        || CASE WHEN form > 446 THEN '.' || left(to_char(at AT TIME ZONE 'UTC', 'US'), form - 446) ELSE '' END
+    WHEN form = 453 THEN floor(extract(epoch FROM at) * 1000)::bigint::text
+    ELSE ''
+END;
+
+-- How a kept line writes its event time, where it starts with it; NULL where it does not. Reads what
+-- src/log_type/timestamp.rs reads, and like it takes the text only if it says that very time.
+CREATE FUNCTION pipeline_kept_time_text(raw bytea, at timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    months CONSTANT text := 'JanFebMarAprMayJunJulAugSepOctNovDec';
+    clock CONSTANT text := '([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)';
+    utc CONSTANT timestamp := at AT TIME ZONE 'UTC';
+    kept CONSTANT text := ltrim(encode(raw, 'escape'), E' \t\n\f\r');
+    part text[];
+    year integer;
+    month integer;
+    day integer;
+    seconds integer;
+    fraction text;
+    minutes integer := 0;
+    days timestamp;
+BEGIN
+    IF kept ~ '^\d{4}-' THEN
+        part := regexp_match(kept, '^(\d{4}-\d\d-\d\d[Tt _]' || clock
+            || '(?:[.,](\d+))?(?:[Zz]|([+-])([01]\d|2[0-3]):?([0-5]\d))?)');
+        year := substr(part[1], 1, 4);
+        month := substr(part[1], 6, 2);
+        day := substr(part[1], 9, 2);
+        fraction := part[5];
+        minutes := coalesce((part[6] || (part[7]::integer * 60 + part[8]::integer))::integer, 0);
+    ELSIF kept ~ '^\d\d/' THEN
+        part := regexp_match(kept, '^(\d\d/[A-Z][a-z]{2}/\d{4}:' || clock || ' ([+-])([01]\d|2[0-3])([0-5]\d))');
+        year := substr(part[1], 8, 4);
+        month := (strpos(months, substr(part[1], 4, 3)) + 2) / 3;
+        day := substr(part[1], 1, 2);
+        minutes := (part[5] || (part[6]::integer * 60 + part[7]::integer))::integer;
+    ELSIF kept ~ '^[A-Z]' THEN
+        part := regexp_match(kept, '^([A-Z][a-z]{2} (?: \d|\d\d?) ' || clock || '(?:\.(\d+))?)');
+        -- a leap second ends the year that it is in
+        year := extract(year FROM CASE WHEN part[4] = '60' THEN utc - interval '1 second' ELSE utc END);
+        month := (strpos(months, substr(part[1], 1, 3)) + 2) / 3;
+        day := trim(substr(part[1], 5, 2));
+        fraction := part[5];
+    ELSIF kept ~ '^\d' THEN
+        part := regexp_match(kept, '^((\d+)(?:\.(\d+))?)');
+        RETURN CASE
+            WHEN length(part[2]) BETWEEN 9 AND 11
+            THEN CASE WHEN trunc(part[1]::numeric, 6) = extract(epoch FROM at) THEN part[1] END
+            WHEN length(part[2]) BETWEEN 12 AND 14
+            THEN CASE WHEN part[2]::numeric / 1000 = extract(epoch FROM at) THEN part[2] END
+            WHEN length(part[2]) BETWEEN 15 AND 17
+            THEN CASE WHEN part[2]::numeric / 1000000 = extract(epoch FROM at) THEN part[2] END
+            WHEN length(part[2]) BETWEEN 18 AND 19
+            THEN CASE WHEN trunc(part[2]::numeric / 1000000000, 6) = extract(epoch FROM at) THEN part[2] END
+        END;
+    END IF;
+    IF part IS NULL OR month NOT BETWEEN 1 AND 12 OR day NOT BETWEEN 1 AND 31 THEN
+        RETURN NULL;
+    END IF;
+    days := timestamp '0001-01-01' + make_interval(years => year - 1, months => month - 1, days => day - 1);
+    seconds := (part[2]::integer * 60 + part[3]::integer) * 60 + part[4]::integer;
+    RETURN CASE
+        WHEN extract(month FROM days) = month
+            AND days + make_interval(mins => -minutes, secs => seconds)
+                + coalesce(left(rpad(fraction, 6, '0'), 6)::integer, 0) * interval '1 microsecond' = utc
+        THEN part[1]
+    END;
+END $$;
+
+-- Bytes as text; what is not UTF-8, and NUL, becomes U+FFFD, one for each longest start of a character. `escaped` is
+-- what encode(.., 'escape') makes of them: \nnn for each byte from 128 on and for NUL, and \\ for a backslash.
+CREATE FUNCTION pipeline_lossy_text(escaped text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (
+    SELECT convert_from(
+        decode(string_agg(coalesce(token[1], '\357\277\275'), '' ORDER BY position), 'escape'), 'UTF8'
+    )
+    FROM regexp_matches(
+        escaped,
+        '((?:[^\\]|\\\\'
+        || '|\\3(?:0[2-7]|[123][0-7])\\2[0-7]{2}'
+        || '|\\340\\2[4-7][0-7]\\2[0-7]{2}|\\3(?:4[1-7]|5[0-4]|5[67])(?:\\2[0-7]{2}){2}|\\355\\2[0-3][0-7]\\2[0-7]{2}'
+        || '|\\360\\2[2-7][0-7](?:\\2[0-7]{2}){2}|\\36[123](?:\\2[0-7]{2}){3}|\\364\\2[01][0-7](?:\\2[0-7]{2}){2})+)'
+        || '|\\340\\2[4-7][0-7]|\\3(?:4[1-7]|5[0-4]|5[67])\\2[0-7]{2}|\\355\\2[0-3][0-7]'
+        || '|\\360\\2[2-7][0-7](?:\\2[0-7]{2})?|\\36[123](?:\\2[0-7]{2}){1,2}|\\364\\2[01][0-7](?:\\2[0-7]{2})?'
+        || '|\\[0-3][0-7]{2}',
+        'g'
+    ) WITH ORDINALITY AS tokens (token, position)
+);
+
+-- Bytes as text, never an error.
+CREATE FUNCTION pipeline_text(bytes bytea) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN strpos(encode(bytes, 'escape'), '\') = 0 THEN encode(bytes, 'escape')
+    WHEN encode(bytes, 'escape') ~ (
+        '^(?:[^\\]|\\\\'
+        || '|\\3(?:0[2-7]|[123][0-7])\\2[0-7]{2}'
+        || '|\\340\\2[4-7][0-7]\\2[0-7]{2}|\\3(?:4[1-7]|5[0-4]|5[67])(?:\\2[0-7]{2}){2}|\\355\\2[0-3][0-7]\\2[0-7]{2}'
+        || '|\\360\\2[2-7][0-7](?:\\2[0-7]{2}){2}|\\36[123](?:\\2[0-7]{2}){3}|\\364\\2[01][0-7](?:\\2[0-7]{2}){2})*$'
+    ) THEN convert_from(bytes, 'UTF8')
+    ELSE pipeline_lossy_text(encode(bytes, 'escape'))
+END;
+
+-- A kept line, without the carriage return of its ending.
+CREATE FUNCTION pipeline_line_text(raw bytea) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN regexp_replace(pipeline_text(raw), '\r$', '');
+
+-- An address in the canonical text of RFC 5952. Postgres writes ::1:2 as ::0.1.0.2, a form that was given up.
+CREATE FUNCTION pipeline_ip_text(address inet) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN host(address) LIKE '::%.%' AND host(address) NOT LIKE '::ffff:%'
+    THEN '::' || CASE WHEN address - inet '::' > 65535 THEN to_hex((address - inet '::') >> 16) || ':' ELSE '' END
+        || to_hex((address - inet '::') & 65535)
+    ELSE host(address)
+END;
+
+-- A number in decimal notation, without an exponent.
+CREATE FUNCTION pipeline_float_text(number double precision) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN number = 0 THEN number::text ELSE number::text::numeric::text END;

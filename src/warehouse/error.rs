@@ -1,0 +1,119 @@
+//! Why the warehouse could not be read or written, in words that name the thing and the remedy.
+use std::error::Error as _;
+use std::io;
+
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+/// Why the warehouse could not be read or written. The message names the place and the remedy.
+#[derive(Debug, Error)]
+pub enum WarehouseError {
+    /// The schema holds a table or view of this name that was not made here; it is never touched.
+    #[error(
+        "schema {schema} already has a {relation} that is not pipeline's; name another schema with --schema"
+    )]
+    NotOurs {
+        /// The schema.
+        schema: String,
+        /// The table or view.
+        relation: String,
+    },
+    /// A table cannot take the rows of a log type.
+    #[error("table {table}: {reason}")]
+    Incompatible {
+        /// The table.
+        table: String,
+        /// Which column and how, and the remedy.
+        reason: String,
+    },
+    /// The server, or what the database holds, is not what this program can work with.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Postgres refused an operation, or the connection broke.
+    #[error("{operation}: {reason}")]
+    Database {
+        /// What was attempted, on what.
+        operation: String,
+        /// What Postgres said, and the remedy where there is one.
+        reason: String,
+        /// The cause; `reason` holds its text, so it is not in the chain.
+        cause: tokio_postgres::Error,
+    },
+}
+
+impl WarehouseError {
+    /// Wraps what Postgres said about an operation.
+    pub(super) fn of(operation: impl ToString) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        let operation = operation.to_string();
+        move |cause| {
+            let said = match cause.as_db_error() {
+                Some(error) => error.message().lines().next().unwrap_or_default().to_owned(),
+                None => cause.to_string(),
+            };
+            let reason = match remedy(&cause) {
+                Some(remedy) => format!("{said}; {remedy}"),
+                None => said,
+            };
+            Self::Database { operation, reason, cause }
+        }
+    }
+
+    /// Whether the same may succeed later: the connection broke, the server restarts or is full, or another
+    /// transaction was in the way.
+    pub fn is_retriable(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        match cause.code() {
+            Some(code) => is_passing(code),
+            None => cause.is_closed() || cause.source().is_some_and(|source| source.is::<io::Error>()),
+        }
+    }
+
+    /// Whether it is that another session holds a lock.
+    pub(super) fn is_locked(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        let locked = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
+        cause.code().is_some_and(|code| locked.contains(code))
+    }
+}
+
+fn is_passing(code: &SqlState) -> bool {
+    let code = code.code();
+    ["08", "53"].contains(&&code[..2])
+        || ["57P01", "57P02", "57P03", "40001", "40P01", "55P03"].contains(&code)
+}
+
+fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
+    Some(match cause.code()?.code() {
+        "42501" => "ask the schema's owner to grant it, or name a schema of this user's with --schema",
+        "53100" => "free disk space on the server",
+        "53300" => "raise max_connections, or put a pooler in front",
+        "55P03" => "another session holds a lock on it; it is tried again",
+        "25006" => "the server is read-only: name the primary, not a standby",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        for (code, passes) in [
+            ("08006", true),
+            ("53100", true),
+            ("57P01", true),
+            ("57P02", true),
+            ("57P03", true),
+            ("40001", true),
+            ("40P01", true),
+            ("55P03", true),
+            ("57014", false),
+            ("42501", false),
+            ("23505", false),
+            ("22P02", false),
+        ] {
+            assert_eq!(is_passing(&SqlState::from_code(code)), passes, "{code}");
+        }
+    }
+}
