@@ -10,14 +10,17 @@ use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
 use crate::telemetry::{self, LogFormat, LogOptions};
+use crate::warehouse::WarehouseError;
 
 mod archive;
 mod columns;
 mod completions;
 mod generate;
+mod input;
 #[cfg(feature = "query")]
 mod query;
 mod run;
+mod storage;
 mod types;
 mod units;
 mod verify;
@@ -190,6 +193,20 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
         Some(ClientError::Unreachable { .. }) => return Exit::SERVICE,
         Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }) => return Exit::CONFIGURATION,
+        None => {}
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<WarehouseError>()) {
+        Some(error) if error.is_retriable() => return Exit::SERVICE,
+        Some(WarehouseError::Client(ClientError::Unreachable { .. }) | WarehouseError::Hangs) => {
+            return Exit::SERVICE;
+        }
+        Some(
+            WarehouseError::NotOurs { .. }
+            | WarehouseError::Incompatible { .. }
+            | WarehouseError::Unsupported(_)
+            | WarehouseError::Client(_),
+        ) => return Exit::CONFIGURATION,
+        Some(_) => return Exit::SERVICE,
         None => {}
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<LakeError>()) {

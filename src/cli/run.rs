@@ -8,10 +8,11 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::units::{bytes_text, parse_duration, parse_size, with_commas};
+use super::input::InputArgs;
+use super::storage::{self, StorageArgs};
+use super::units::{bytes_text, with_commas};
 use super::{Exit, Global};
-use crate::sink::{self, ArchiveSink, Sink};
-use crate::source::CutOptions;
+use crate::sink::{self, Sink};
 use crate::stage::processor::{self, DecoderPool, ProcessError, ProcessSummary};
 use crate::stage::reader::{self, ReadOptions, ReadSummary};
 use crate::stage::shutdown::Shutdown;
@@ -24,36 +25,16 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// Read raw logs, decode them and store them in the archive, each line exactly once
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Files, folders (their *.log, *.log.gz, *.log.zst), globs, or - for standard input [default: data/logs]
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Archive to write to: a folder or file:// URL
+    #[command(flatten)]
+    input: InputArgs,
+    /// Where to write, several times for several places: an archive (folder or file:// URL) or postgres://..
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// What carries chunks from reader to processor
     #[arg(long, value_enum, default_value_t)]
     via: Via,
-    /// Cut the input into chunks of about this size
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
-    chunk_size: usize,
-    /// Cut what has arrived when a slow source pauses for this long
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
-    flush_interval: Duration,
-    /// Keep a longer line as a reject, in pieces of this size
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
-    max_line_bytes: usize,
-    /// Go on when everything is read: follow new files, appended bytes, rotation and truncation
-    #[arg(long)]
-    watch: bool,
-    /// Identity of standard input, so that the same stream can be resumed
-    #[arg(long, value_name = "NAME")]
-    source_name: Option<String>,
-    /// Chunks decoded at once [default: number of cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    workers: Option<u16>,
-    /// Exit with 1 when a line was rejected (it is kept either way)
-    #[arg(long)]
-    fail_on_rejects: bool,
+    #[command(flatten)]
+    storage: StorageArgs,
     /// Form of the summary
     #[arg(long, value_enum, default_value_t)]
     output: SummaryFormat,
@@ -79,29 +60,14 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     let started = Instant::now();
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
-    let paths = match (args.paths.is_empty(), std::env::var_os("LOG_DIR")) {
-        (false, _) => args.paths.clone(),
-        (true, Some(folder)) => vec![folder.into()],
-        (true, None) => vec!["data/logs".into()],
-    };
-    let options = ReadOptions {
-        cut: CutOptions { chunk_size_bytes: args.chunk_size, max_line_bytes: args.max_line_bytes },
-        flush_interval: args.flush_interval,
-        watch: args.watch,
-        source_name: args.source_name.clone(),
-        ..ReadOptions::default()
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let decoders = DecoderPool::new(types, args.workers.map_or(cores, usize::from));
-    if !args.watch {
+    let (paths, options) = (args.input.paths(), args.input.options());
+    if !args.input.watch {
         // before an archive is made for nothing
         reader::check(&paths)?;
     }
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    for location in &args.into {
-        sinks.push(Box::new(ArchiveSink::try_new(location).await?));
-    }
-    let progress = Progress::start(!global.quiet && !args.watch);
+    let decoders = DecoderPool::new(types.clone(), args.storage.workers());
+    let mut sinks = args.storage.open(&args.into, &types).await?;
+    let progress = Progress::start(!global.quiet && !args.input.watch);
     let outcome = ship(&paths, &options, &decoders, &mut sinks, &shutdown).await;
     progress.stop().await;
     let (read, committed) = outcome?;
@@ -111,9 +77,12 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     let summary = Summary {
         read: &read,
         committed: &committed,
-        into: args.into.join(" and "),
+        into: storage::names(&args.into),
         took: started.elapsed(),
     };
+    for sink in &mut sinks {
+        sink.finish().await?;
+    }
     match args.output {
         SummaryFormat::Json => writeln!(io::stdout(), "{}", summary.json())?,
         SummaryFormat::Text if global.quiet => {}
@@ -122,7 +91,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     Ok(match shutdown.exit_code() {
         Some(code) => Exit::Code(code),
         None if !read.failures.is_empty() => Exit::SOME_FAILED,
-        None if args.fail_on_rejects && committed.rejects > 0 => Exit::SOME_FAILED,
+        None if args.storage.fail_on_rejects && committed.rejects > 0 => Exit::SOME_FAILED,
         None => Exit::DONE,
     })
 }

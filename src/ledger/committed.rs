@@ -26,6 +26,29 @@ pub enum Verdict<'a> {
 }
 
 impl Committed {
+    /// From what storage has folded: sources with their ranges, and open lines.
+    pub fn restore(known: Vec<KnownSource>, open: Vec<ChunkRecord>) -> Self {
+        let mut committed = Self::default();
+        committed.ledger.sources = known.into_iter().map(|known| (known.source.id, known)).collect();
+        for record in open {
+            let ByteRange { source_id, first_byte, end_byte } = record.range;
+            if let Some(known) = committed.ledger.sources.get_mut(&source_id) {
+                known.open = Some((first_byte, end_byte));
+            }
+            committed.open.insert((source_id, first_byte), record);
+        }
+        committed
+    }
+
+    /// Takes what `fresh` knows of its sources in place of what was known of them.
+    pub fn refresh(&mut self, fresh: Self) {
+        for source_id in fresh.ledger.sources.keys() {
+            self.open.retain(|(of, _), _| of != source_id);
+        }
+        self.ledger.sources.extend(fresh.ledger.sources);
+        self.open.extend(fresh.open);
+    }
+
     /// What it knows of every source.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger

@@ -9,7 +9,7 @@ mod records;
 
 pub use committed::{Committed, Verdict, newest};
 pub use kept::{blank_columns, blank_rows, reject_columns, reject_rows};
-pub use records::{EntryError, columns, of_rows, to_rows};
+pub use records::{EntryError, columns, of_rows, to_rows, unhex};
 
 /// The ledger's table.
 pub const CHUNKS: &str = "chunks";

@@ -6,10 +6,13 @@ use thiserror::Error;
 
 use crate::lake::LakeError;
 use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
+use crate::warehouse::WarehouseError;
 
 mod archive;
+mod postgres;
 
 pub use archive::ArchiveSink;
+pub use postgres::{GroupLimits, PostgresSink};
 
 /// Takes decoded chunks and makes them durable.
 ///
@@ -39,6 +42,11 @@ pub trait Sink: Send {
     async fn receipt(&mut self) -> Result<CommitReceipt, SinkError> {
         std::future::pending().await
     }
+
+    /// Does what makes reading fast and may come after the last commit.
+    async fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 }
 
 /// What all of `sinks` hold.
@@ -60,4 +68,7 @@ pub enum SinkError {
     /// The archive failed.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// Postgres failed.
+    #[error(transparent)]
+    Warehouse(#[from] WarehouseError),
 }

@@ -5,6 +5,8 @@ use std::io;
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
+use crate::client::ClientError;
+
 /// Why the warehouse could not be read or written. The message names the place and the remedy.
 #[derive(Debug, Error)]
 pub enum WarehouseError {
@@ -26,6 +28,15 @@ pub enum WarehouseError {
         /// Which column and how, and the remedy.
         reason: String,
     },
+    /// The server cannot be reached, or refuses.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Rows do not have the columns that their log type declares.
+    #[error("rows cannot be written to or read from postgres: {0}")]
+    Rows(String),
+    /// The server takes commands and does not end them.
+    #[error("postgres did not end a commit within five minutes; check the server's load and locks")]
+    Hangs,
     /// The server, or what the database holds, is not what this program can work with.
     #[error("{0}")]
     Unsupported(String),
@@ -58,10 +69,39 @@ impl WarehouseError {
         }
     }
 
+    pub(super) fn group(cause: impl std::fmt::Display) -> Self {
+        Self::Rows(cause.to_string())
+    }
+
+    /// Whether Postgres refuses the rows themselves: a value, a constraint, a trigger, a limit of its pages.
+    pub(super) fn is_of_rows(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        cause.code().is_some_and(|code| ["22", "23", "54", "P0"].contains(&&code.code()[..2]))
+    }
+
+    /// Whether a table that was there is not there any more.
+    pub(super) fn is_stale(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        cause.code() == Some(&SqlState::UNDEFINED_TABLE)
+    }
+
+    /// Postgres' own words, without the operation.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Database { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the same may succeed later: the connection broke, the server restarts or is full, or another
     /// transaction was in the way.
     pub fn is_retriable(&self) -> bool {
-        let Self::Database { cause, .. } = self else { return false };
+        let cause = match self {
+            Self::Database { cause, .. } => cause,
+            Self::Client(cause) => return cause.is_retriable(),
+            Self::Hangs => return true,
+            _ => return false,
+        };
         match cause.code() {
             Some(code) => is_passing(code),
             None => cause.is_closed() || cause.source().is_some_and(|source| source.is::<io::Error>()),

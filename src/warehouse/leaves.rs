@@ -13,6 +13,8 @@ use super::schema::advisory_lock;
 use super::state::rows;
 use crate::log_type::ddl::{self, literal, qualified};
 
+/// Leaves made at once, so that garbage dates do not make thousands of tables.
+const MAX_NEW_DAYS: usize = 64;
 /// How long to stand in a table's queue of locks: whoever comes after that long waits as well.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Then the queue is left for these times: 1.5 s in all.
@@ -27,7 +29,7 @@ const PAUSES: [Duration; 4] = [
 ///
 /// To attach a leaf takes a moment with the default leaf to oneself. While a reader or a backup holds that for
 /// longer, the days that have no leaf are not in the answer: load their rows into [`ddl::default_leaf`], and they
-/// move over when their day is asked for again. Call it outside of a transaction that has loaded rows, which would
+/// move over when their day is asked for again. So are those beyond 64 new days. Call it outside of a transaction that has loaded rows, which would
 /// be waited for, and load as `LOCK TABLE ONLY` the partitioned table `IN ROW EXCLUSIVE MODE` first: whoever alters
 /// tables takes locks from the top down as well.
 pub async fn ensure_days(
@@ -39,6 +41,7 @@ pub async fn ensure_days(
     let mut wanted: BTreeMap<i32, String> =
         days.iter().map(|day| (*day, ddl::day_leaf(table, *day))).collect();
     let mut ready = existing(client, schema, table, &mut wanted).await?;
+    wanted = wanted.into_iter().take(MAX_NEW_DAYS).collect();
     if wanted.is_empty() {
         return Ok(ready);
     }

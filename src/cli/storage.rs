@@ -1,0 +1,68 @@
+//! Where rows are stored: what `--into` and its like say, opened.
+use std::time::Duration;
+
+use clap::Args;
+
+use super::units::parse_duration;
+use crate::client::{PgConfig, redacted};
+use crate::log_type::LogTypes;
+use crate::sink::{ArchiveSink, GroupLimits, PostgresSink, Sink};
+
+/// Whether a location is a database, and not an archive.
+pub(super) fn is_postgres(location: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| location.starts_with(scheme))
+}
+
+/// How rows are stored.
+#[derive(Debug, Args)]
+pub(super) struct StorageArgs {
+    /// Schema of Postgres to write to
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    pub(super) schema: String,
+    /// Chunks decoded at once, and connections to each Postgres [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// Commit to Postgres with so many rows,
+    #[arg(long, value_name = "N", default_value = "65536", value_parser = clap::value_parser!(u64).range(1..))]
+    commit_rows: u64,
+    /// or this long after the first of them arrived
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_duration)]
+    commit_interval: Duration,
+    /// Exit with 1 when a line was rejected (it is kept either way)
+    #[arg(long)]
+    pub(super) fail_on_rejects: bool,
+}
+
+impl StorageArgs {
+    pub(super) fn workers(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.map_or(cores, usize::from)
+    }
+
+    /// Opens every location.
+    pub(super) async fn open(
+        &self,
+        locations: &[String],
+        types: &LogTypes,
+    ) -> anyhow::Result<Vec<Box<dyn Sink>>> {
+        let limits = GroupLimits { rows: self.commit_rows, age: self.commit_interval };
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        for location in locations {
+            sinks.push(match is_postgres(location) {
+                true => {
+                    let config = PgConfig::parse(location)?;
+                    Box::new(
+                        PostgresSink::try_new(config, &self.schema, types, self.workers(), limits).await?,
+                    )
+                }
+                false => Box::new(ArchiveSink::try_new(location).await?),
+            });
+        }
+        Ok(sinks)
+    }
+}
+
+/// The locations for a message, without passwords.
+pub(super) fn names(locations: &[String]) -> String {
+    locations.iter().map(|location| redacted(location)).collect::<Vec<_>>().join(" and ")
+}

@@ -1,0 +1,222 @@
+//! Postgres as a sink: groups of chunks, committed by several connections at once.
+//!
+//! A group closes at [`GroupLimits`]; it is then handed to a connection that is free, or waits for one. Leaves are
+//! loaded without their indexes, which are built behind the loaders' backs once a leaf is quiet. Deliberately
+//! absent: the transaction; `warehouse` has it.
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Sink, SinkError};
+use crate::client::PgConfig;
+use crate::ledger::Committed;
+use crate::log_type::LogTypes;
+use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
+use crate::warehouse::{Loaded, Loader, Unindexed, Warehouse, WarehouseError};
+
+/// How often leaves are looked at for whether their indexes are due.
+const LOOK: Duration = Duration::from_secs(5);
+/// A leaf that was not written to for this long is filled, or its source pauses.
+const SILENT: Duration = Duration::from_secs(10);
+/// A leaf that is written to without a pause gets its indexes after this time, while it is small.
+const OVERDUE: Duration = Duration::from_secs(60);
+
+/// When a group is committed.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupLimits {
+    /// With so many rows,
+    pub rows: u64,
+    /// or this long after its first chunk came.
+    pub age: Duration,
+}
+
+impl Default for GroupLimits {
+    fn default() -> Self {
+        Self { rows: 65_536, age: Duration::from_millis(250) }
+    }
+}
+
+/// Writes to one schema of one database.
+pub struct PostgresSink {
+    name: String,
+    warehouse: Arc<Warehouse>,
+    limits: GroupLimits,
+    committed: Committed,
+    open: Group,
+    idle: Vec<Loader>,
+    busy: JoinSet<Ended>,
+    indexing: JoinHandle<()>,
+}
+
+/// A connection that ended its work on a group.
+struct Ended {
+    loader: Loader,
+    written: Vec<ByteRange>,
+    loaded: Result<Loaded, WarehouseError>,
+}
+
+#[derive(Default)]
+struct Group {
+    chunks: Vec<DecodedBatch>,
+    num_rows: u64,
+    /// When it has to be committed.
+    due: Option<Instant>,
+}
+
+impl PostgresSink {
+    /// Connects, migrates the schema, and reads what is committed. `workers` connections load.
+    pub async fn try_new(
+        config: PgConfig,
+        schema: &str,
+        types: &LogTypes,
+        workers: usize,
+        limits: GroupLimits,
+    ) -> Result<Self, SinkError> {
+        let name = config.to_string();
+        let warehouse = Arc::new(Warehouse::try_new(config, schema, types).await?);
+        let committed = warehouse.committed().await?;
+        let idle = (0..workers.max(1)).map(|_| Loader::new(Arc::clone(&warehouse))).collect();
+        let indexing = tokio::spawn(build_quiet_indexes(Arc::clone(&warehouse)));
+        Ok(Self {
+            name,
+            warehouse,
+            limits,
+            committed,
+            open: Group::default(),
+            idle,
+            busy: JoinSet::new(),
+            indexing,
+        })
+    }
+
+    /// Hands the open group to a connection; waits for one that is free.
+    async fn close_group(&mut self) -> Result<CommitReceipt, SinkError> {
+        let mut receipt = CommitReceipt::default();
+        if self.open.chunks.is_empty() {
+            return Ok(receipt);
+        }
+        let mut loader = loop {
+            match self.idle.pop() {
+                Some(loader) => break loader,
+                None => receipt.merge(self.next_loaded().await?),
+            }
+        };
+        let group = mem::take(&mut self.open);
+        self.busy.spawn(async move {
+            let written = group.chunks.iter().map(|chunk| chunk.record.range).collect();
+            let loaded = loader.commit(group.chunks).await;
+            Ended { loader, written, loaded }
+        });
+        Ok(receipt)
+    }
+
+    /// Waits for one of the groups that are being committed. There must be one.
+    async fn next_loaded(&mut self) -> Result<CommitReceipt, SinkError> {
+        let ended = self.busy.join_next().await;
+        self.settle(ended)
+    }
+
+    fn settle(&mut self, ended: Option<Result<Ended, JoinError>>) -> Result<CommitReceipt, SinkError> {
+        let Ended { loader, written, loaded } = match ended {
+            None => return Ok(CommitReceipt::default()),
+            Some(Ok(ended)) => ended,
+            // nobody aborts a loader, so that it panicked
+            Some(Err(failed)) => std::panic::resume_unwind(failed.into_panic()),
+        };
+        self.idle.push(loader);
+        let loaded = loaded?;
+        loaded.records.iter().for_each(|record| self.committed.insert(record));
+        if let Some(fresh) = loaded.fresh {
+            self.committed.refresh(fresh);
+        }
+        let ranges = written.into_iter().filter(|range| !loaded.overlapped.contains(range)).collect();
+        Ok(CommitReceipt {
+            ranges,
+            overlapped: loaded.overlapped,
+            refused_rows: loaded.refused_rows,
+            stored_bytes: loaded.copied_bytes,
+        })
+    }
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn ledger(&mut self) -> Result<Ledger, SinkError> {
+        self.committed = self.warehouse.committed().await?;
+        Ok(self.committed.ledger().clone())
+    }
+
+    async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError> {
+        Ok(self.committed.lacking(range))
+    }
+
+    async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError> {
+        self.open.due.get_or_insert_with(|| Instant::now() + self.limits.age);
+        self.open.num_rows += batch.record.num_rows;
+        self.open.chunks.push(batch);
+        match self.open.num_rows >= self.limits.rows {
+            true => self.close_group().await,
+            false => Ok(CommitReceipt::default()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<CommitReceipt, SinkError> {
+        let mut receipt = self.close_group().await?;
+        while !self.busy.is_empty() {
+            receipt.merge(self.next_loaded().await?);
+        }
+        Ok(receipt)
+    }
+
+    async fn receipt(&mut self) -> Result<CommitReceipt, SinkError> {
+        loop {
+            let due = self.open.due.filter(|_| !self.idle.is_empty());
+            tokio::select! {
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let receipt = self.close_group().await?;
+                    if !receipt.is_empty() {
+                        return Ok(receipt);
+                    }
+                }
+                ended = self.busy.join_next(), if !self.busy.is_empty() => return self.settle(ended),
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), SinkError> {
+        self.indexing.abort();
+        let report = self.warehouse.build_indexes(Unindexed::All).await?;
+        if !report.busy.is_empty() {
+            tracing::info!(leaves = report.busy.len(), "are in use, and get their indexes later");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PostgresSink {
+    fn drop(&mut self) {
+        self.indexing.abort();
+    }
+}
+
+/// Builds indexes while others load, until it is aborted.
+async fn build_quiet_indexes(warehouse: Arc<Warehouse>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match warehouse.build_indexes(Unindexed::Quiet { silent: SILENT, overdue: OVERDUE }).await {
+            Ok(report) if report.built.is_empty() => {}
+            Ok(report) => tracing::info!(leaves = report.built.len(), "indexed"),
+            // the loaders wait for Postgres to come back; this looks again
+            Err(failure) => tracing::debug!("indexes cannot be built now: {failure}"),
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Commits groups of chunks over one connection: rows, rejects, blanks and ledger entries in one transaction.
+//!
+//! Exactly once: the rows of a group are copied without a lock; then the sources' rows are locked, in the order of
+//! their ids, and the ledger is asked for ranges that share a byte with the group's. If there is one, the chunk is
+//! taken out of the group and all is rolled back. So loaders of one source wait for each other only while one of
+//! them commits, and a range that was cut differently never doubles a line. An open line is superseded under the
+//! lock taken first, because its rows have to go before the new ones come.
+//!
+//! After a connection broke, the ledger says whether the commit it broke in took place: entries carry their writer.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, Statement};
+
+use super::copy::{CopyEncoder, HEADER, Rows, TRAILER};
+use super::error::WarehouseError;
+use super::group::{self, CopyJob, Encoders, RefusedRow};
+use super::{Warehouse, ensure_days, kept, ledger};
+use crate::ledger::Committed;
+use crate::model::{ByteRange, ChunkRecord, DecodedBatch};
+
+/// Encoded rows are sent in pieces of this size: small enough for the second-level cache.
+const SLICE_BYTES: usize = 256 << 10;
+/// A group that takes longer than this meets a server that hangs: a new connection is tried.
+const ATTEMPT: Duration = Duration::from_secs(300);
+/// Pauses between attempts while Postgres is away: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What became of a group.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Entries that are committed now.
+    pub records: Vec<ChunkRecord>,
+    /// Ranges that are not, because others hold some of their bytes.
+    pub overlapped: Vec<ByteRange>,
+    /// With overlapped ranges: all that is committed of their sources.
+    pub fresh: Option<Committed>,
+    /// Rows by log type that Postgres refused; they are rejects.
+    pub refused_rows: BTreeMap<String, u64>,
+    /// Bytes of rows sent.
+    pub copied_bytes: u64,
+}
+
+/// One connection that loads.
+#[derive(Debug)]
+pub struct Loader {
+    warehouse: Arc<Warehouse>,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    client: Client,
+    /// COPY statements by their text.
+    copies: HashMap<String, Statement>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+enum Attempt {
+    Committed {
+        copied_bytes: u64,
+    },
+    /// These chunks of the group share bytes with what is committed.
+    Overlapped(Vec<usize>),
+    /// Some chunk supersedes an open line: the lock has to come first.
+    Supersedes,
+}
+
+impl Loader {
+    /// Connects when it first has to.
+    pub fn new(warehouse: Arc<Warehouse>) -> Self {
+        Self { warehouse, connection: None }
+    }
+
+    /// Commits what is not committed yet of a group whose chunks share no byte. Waits while Postgres is away;
+    /// an error is one that waiting does not mend.
+    pub async fn commit(&mut self, mut group: Vec<DecodedBatch>) -> Result<Loaded, WarehouseError> {
+        let mut loaded = Loaded::default();
+        let mut lock_first = false;
+        while !group.is_empty() {
+            let encoders = group::encoders(&group).map_err(WarehouseError::group)?;
+            match self.try_until_answered(&group, &encoders, lock_first).await {
+                Ok(Attempt::Committed { copied_bytes }) => {
+                    loaded.copied_bytes = copied_bytes;
+                    loaded.records = group.drain(..).map(|chunk| chunk.record).collect();
+                }
+                Ok(Attempt::Supersedes) => lock_first = true,
+                Ok(Attempt::Overlapped(chunks)) => {
+                    for chunk in chunks.into_iter().rev() {
+                        loaded.overlapped.push(group.remove(chunk).record.range);
+                    }
+                }
+                Err(refusal) if refusal.is_of_rows() => {
+                    let refused = self.find_refused(&group, &encoders).await?;
+                    if refused.is_empty() {
+                        return Err(refusal);
+                    }
+                    tracing::warn!(
+                        rows = refused.len(),
+                        "postgres refused rows, which become rejects: {refusal}"
+                    );
+                    for row in &refused {
+                        let log_type = &group[row.chunk].types[row.of_type].table.log_type;
+                        *loaded.refused_rows.entry(log_type.clone()).or_default() += 1;
+                    }
+                    drop(encoders);
+                    group::reject_refused(&mut group, &refused).map_err(WarehouseError::group)?;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        if !loaded.overlapped.is_empty() {
+            loaded.fresh = Some(self.committed_of(&loaded.overlapped).await?);
+        }
+        Ok(loaded)
+    }
+
+    /// Tries until Postgres commits, or says why not.
+    async fn try_until_answered(
+        &mut self,
+        group: &[DecodedBatch],
+        encoders: &Encoders,
+        lock_first: bool,
+    ) -> Result<Attempt, WarehouseError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let tried = timeout(ATTEMPT, self.attempt(group, encoders, lock_first)).await;
+            let failure = match tried {
+                Ok(Ok(attempt)) => {
+                    if pause > FIRST_PAUSE {
+                        tracing::info!("postgres is back");
+                    }
+                    return Ok(attempt);
+                }
+                Ok(Err(failure)) if failure.is_stale() && pause < LAST_PAUSE => failure,
+                Ok(Err(failure)) if !failure.is_retriable() => {
+                    self.roll_back().await;
+                    return Err(failure);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_elapsed) => WarehouseError::Hangs,
+            };
+            if pause == FIRST_PAUSE {
+                tracing::warn!(
+                    "postgres cannot commit now; waiting for it, nothing is acknowledged: {failure}"
+                );
+            }
+            // what it knew of the server may be what is wrong
+            self.connection = None;
+            self.warehouse.forget_leaves();
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    async fn connection(&mut self) -> Result<&mut Connection, WarehouseError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let client = self.warehouse.config.connect().await?;
+                Connection { client, copies: HashMap::new() }
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Ends a transaction that is not to be committed.
+    async fn roll_back(&mut self) {
+        if let Some(connection) = &self.connection
+            && connection.client.batch_execute("ROLLBACK").await.is_err()
+        {
+            self.connection = None;
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        group: &[DecodedBatch],
+        encoders: &Encoders,
+        lock_first: bool,
+    ) -> Result<Attempt, WarehouseError> {
+        let warehouse = Arc::clone(&self.warehouse);
+        let connection = self.connection().await?;
+        let jobs = jobs(connection, &warehouse, group, encoders).await?;
+        connection.begin(&warehouse, &jobs).await?;
+        if lock_first {
+            kept::lock_sources(&connection.client, &warehouse, group).await?;
+            let conflicts = ledger::conflicts(&connection.client, &warehouse, group).await?;
+            if let Some(overlapped) = conflicts.overlapped() {
+                return self.give_up(&warehouse, group, overlapped).await;
+            }
+            kept::delete_chunks(&connection.client, &warehouse, &conflicts.superseded()).await?;
+        }
+        let mut copied_bytes = 0;
+        for job in &jobs {
+            copied_bytes += connection.copy_job(&warehouse, job).await?;
+        }
+        for (sql, encoder) in kept::copies(&warehouse, group)? {
+            copied_bytes += connection.copy(sql, vec![(&encoder, Rows::Run(0..encoder.num_rows()))]).await?;
+        }
+        if !lock_first {
+            kept::lock_sources(&connection.client, &warehouse, group).await?;
+            let conflicts = ledger::conflicts(&connection.client, &warehouse, group).await?;
+            if let Some(overlapped) = conflicts.overlapped() {
+                return self.give_up(&warehouse, group, overlapped).await;
+            }
+            if !conflicts.superseded().is_empty() {
+                connection.execute("ROLLBACK").await?;
+                return Ok(Attempt::Supersedes);
+            }
+        }
+        let (sql, encoder) = kept::entries(&warehouse, group)?;
+        connection.copy(sql, vec![(&encoder, Rows::Run(0..encoder.num_rows()))]).await?;
+        connection.execute("COMMIT").await?;
+        warehouse.note_written(jobs.iter().map(|job| (&**job.table, job.day)));
+        Ok(Attempt::Committed { copied_bytes })
+    }
+
+    /// Rolls back. If what overlaps is this very group, an earlier attempt was committed after all.
+    async fn give_up(
+        &mut self,
+        warehouse: &Warehouse,
+        group: &[DecodedBatch],
+        overlapped: Vec<ledger::Overlapped>,
+    ) -> Result<Attempt, WarehouseError> {
+        let connection = self.connection().await?;
+        connection.execute("ROLLBACK").await?;
+        let is_own = |of: &ledger::Overlapped| of.is_same_range && of.writer == warehouse.writer;
+        if overlapped.len() == group.len() && overlapped.iter().all(is_own) {
+            return Ok(Attempt::Committed { copied_bytes: 0 });
+        }
+        Ok(Attempt::Overlapped(overlapped.into_iter().map(|of| of.chunk).collect()))
+    }
+
+    /// Finds the rows that Postgres refuses, by halves; commits nothing. Rows that it takes stay until the end,
+    /// for some are refused only beside others.
+    async fn find_refused(
+        &mut self,
+        group: &[DecodedBatch],
+        encoders: &Encoders,
+    ) -> Result<Vec<RefusedRow>, WarehouseError> {
+        let warehouse = Arc::clone(&self.warehouse);
+        let connection = self.connection().await?;
+        let jobs = jobs(connection, &warehouse, group, encoders).await?;
+        let mut refused = Vec::new();
+        connection.begin(&warehouse, &jobs).await?;
+        for job in &jobs {
+            let rows = job.parts.iter().flat_map(|part| {
+                let rows: Vec<usize> = match part.rows.rows() {
+                    Rows::Run(rows) => rows.collect(),
+                    Rows::Picked(rows) => rows.iter().map(|row| *row as usize).collect(),
+                };
+                rows.into_iter().map(move |row| (part.chunk, part.of_type, row))
+            });
+            let mut halves = vec![rows.collect::<Vec<_>>()];
+            while let Some(rows) = halves.pop() {
+                let sql = warehouse.copy_into(job.table, job.day);
+                connection.execute("SAVEPOINT half").await?;
+                let picked: Vec<_> =
+                    rows.iter().map(|(chunk, of, row)| (*chunk, *of, [*row as u32])).collect();
+                let parts = picked.iter().map(|(chunk, of, row)| (&encoders[*chunk][*of], Rows::Picked(row)));
+                let parts = parts.collect();
+                match connection.copy(sql, parts).await {
+                    Ok(_) => connection.execute("RELEASE half").await?,
+                    Err(refusal) if refusal.is_of_rows() => {
+                        connection.execute("ROLLBACK TO half").await?;
+                        if let [(chunk, of_type, row)] = rows[..] {
+                            let words = format!("postgres refused the row: {}", refusal.words()).into();
+                            refused.push(RefusedRow { chunk, of_type, row, words });
+                        } else {
+                            let (first, second) = rows.split_at(rows.len() / 2);
+                            // the first half is tried first
+                            halves.extend([second.to_vec(), first.to_vec()]);
+                        }
+                    }
+                    Err(failure) => {
+                        self.connection = None;
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+        connection.execute("ROLLBACK").await?;
+        Ok(refused)
+    }
+
+    async fn committed_of(&mut self, ranges: &[ByteRange]) -> Result<Committed, WarehouseError> {
+        let sources: Vec<u64> = ranges.iter().map(|range| range.source_id).collect();
+        let warehouse = Arc::clone(&self.warehouse);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let connection = self.connection().await;
+            let asked = match connection {
+                Ok(connection) => ledger::committed(&connection.client, &warehouse, Some(&sources)).await,
+                Err(failure) => Err(failure),
+            };
+            match asked {
+                Err(failure) if failure.is_retriable() => {
+                    self.connection = None;
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+                answered => return answered,
+            }
+        }
+    }
+}
+
+/// The COPY statements of a group; makes the leaves that they need.
+async fn jobs<'a>(
+    connection: &Connection,
+    warehouse: &Warehouse,
+    group: &'a [DecodedBatch],
+    encoders: &'a Encoders,
+) -> Result<Vec<CopyJob<'a>>, WarehouseError> {
+    let today = (chrono::Utc::now().timestamp() / 86_400) as i32;
+    let mut jobs = Vec::new();
+    for (name, (table, days)) in group::by_day(group, encoders, today) {
+        let wanted: Vec<i32> = days.keys().copied().flatten().collect();
+        let missing = warehouse.unknown_leaves(name, &wanted);
+        if !missing.is_empty() {
+            let made = ensure_days(&connection.client, &warehouse.schema, name, &missing).await?;
+            warehouse.note_leaves(name, made.into_keys());
+        }
+        let without_leaf = warehouse.unknown_leaves(name, &wanted);
+        jobs.extend(group::jobs(table, days, |day| !without_leaf.contains(&day)));
+    }
+    Ok(jobs)
+}
+
+impl Connection {
+    async fn execute(&self, sql: &str) -> Result<(), WarehouseError> {
+        self.client.batch_execute(sql).await.map_err(WarehouseError::of(sql))
+    }
+
+    /// Tables are locked from the top down, as those do who attach leaves.
+    async fn begin(&self, warehouse: &Warehouse, jobs: &[CopyJob<'_>]) -> Result<(), WarehouseError> {
+        let tables: BTreeSet<String> = jobs.iter().map(|job| warehouse.table(&job.table.name)).collect();
+        let lock: Vec<String> =
+            tables.iter().map(|table| format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).collect();
+        self.execute(&format!("BEGIN; SET LOCAL lock_timeout = '60s'; {}", lock.join("; "))).await
+    }
+
+    async fn copy_job(&mut self, warehouse: &Warehouse, job: &CopyJob<'_>) -> Result<u64, WarehouseError> {
+        let parts = job.parts.iter().map(|part| (part.encoder, part.rows.rows())).collect();
+        self.copy(warehouse.copy_into(job.table, job.day), parts).await
+    }
+
+    /// Sends rows by one COPY statement; returns how many bytes they were.
+    async fn copy(
+        &mut self,
+        sql: String,
+        parts: Vec<(&CopyEncoder, Rows<'_>)>,
+    ) -> Result<u64, WarehouseError> {
+        let failed = || WarehouseError::of(sql.as_str());
+        if !self.copies.contains_key(&sql) {
+            let statement = self.client.prepare(&sql).await.map_err(failed())?;
+            self.copies.insert(sql.clone(), statement);
+        }
+        let sink = self.client.copy_in::<_, Bytes>(&self.copies[&sql]).await.map_err(failed())?;
+        let mut sink = std::pin::pin!(sink);
+        let mut buffer = Vec::with_capacity(SLICE_BYTES * 5 / 4);
+        let mut sent = 0;
+        buffer.extend_from_slice(&HEADER);
+        for (encoder, mut rows) in parts {
+            while !rows.is_empty() {
+                encoder.encode_until_full(&mut rows, SLICE_BYTES, &mut buffer);
+                if buffer.len() >= SLICE_BYTES {
+                    sent += buffer.len() as u64;
+                    let full = std::mem::replace(&mut buffer, Vec::with_capacity(SLICE_BYTES * 5 / 4));
+                    sink.send(Bytes::from(full)).await.map_err(failed())?;
+                }
+            }
+        }
+        buffer.extend_from_slice(&TRAILER);
+        sent += buffer.len() as u64;
+        sink.send(Bytes::from(buffer)).await.map_err(failed())?;
+        sink.finish().await.map_err(failed())?;
+        Ok(sent)
+    }
+}
