@@ -9,8 +9,7 @@
 //! | [`decode`] | chunk -> one Arrow batch per log type + rejects + blanks; pure |
 //! | [`sink`] | where rows leave; commits rows and ledger together |
 //! | [`lake`] | the archive's Delta tables: Parquet settings, group commit, read back |
-//! | [`ledger`] | what every sink keeps besides rows, and the ledger folded per source |
-//! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
+//! | [`warehouse`] | the Postgres side: binary COPY, rows by day |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |

@@ -2,8 +2,8 @@
 //!
 //! Rows are cut into blocks that stay in the processor's cache. Of a block, first the length of every row is
 //! added up column by column, which gives each row its place; then every column writes its fields there, see
-//! `column`. On firewall rows this takes 16 ns a row; a row at a time, with a `match` per field, takes 23 ns
-//! with the same copies and 40 ns with `extend_from_slice`.
+//! `column`. In a trial on firewall rows (131 bytes) of one core this took 16 ns a row; a row at a time, with a
+//! `match` per field, took 23 ns with the same copies and 40 ns with `extend_from_slice`.
 //!
 //! Invariant: whatever fails, fails in [`CopyEncoder::try_new`]; encoding rows cannot. Deliberately absent:
 //! [`HEADER`](super::HEADER) and [`TRAILER`](super::TRAILER), which belong to a stream, not to a batch.

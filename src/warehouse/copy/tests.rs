@@ -1,6 +1,5 @@
 //! The format is held against a naive twin, against `postgres-types` and against its own decoder.
 mod arrays;
-mod bench_tmp;
 mod decode;
 mod encode;
 
