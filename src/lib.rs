@@ -9,7 +9,8 @@
 //! | [`decode`] | chunk -> one Arrow batch per log type + rejects + blanks; pure |
 //! | [`sink`] | where rows leave; commits rows and ledger together |
 //! | [`lake`] | the archive's Delta tables: Parquet settings, group commit, read back |
-//! | [`warehouse`] | the Postgres side: binary COPY, rows by day |
+//! | [`ledger`] | what every sink keeps besides rows, and the ledger folded per source |
+//! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |

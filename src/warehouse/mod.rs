@@ -1,11 +1,166 @@
-//! The Postgres side: rows as the bytes of a binary COPY, and back; which rows belong to which day's partition.
+//! The Postgres side: tables, leaves, indexes and the ledger that rows are loaded into.
 //!
-//! What is here is pure: no connection, no file. Deliberately absent: text COPY, which Postgres parses several
-//! times slower, and SQL `INSERT`.
+//! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
+//! session remembers between transactions, so that a connection pooler may stand in between.
 mod copy;
 mod days;
+mod error;
+mod group;
+mod indexes;
+mod kept;
+mod leaves;
+mod ledger;
+mod loader;
+mod schema;
+mod state;
 
 pub use copy::{
     CopyDecodeError, CopyDecoder, CopyEncodeError, CopyEncoder, HEADER, PgType, Rows, TRAILER, UnknownPgType,
 };
 pub use days::{DayRows, split_by_day};
+pub use error::WarehouseError;
+pub use indexes::{IndexReport, Leaves, build_indexes};
+pub use leaves::ensure_days;
+pub use loader::{Loaded, Loader};
+pub use schema::migrate;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use crate::client::PgConfig;
+use crate::ledger::Committed;
+use crate::log_type::LogTypes;
+use crate::log_type::ddl::{self, qualified, quoted};
+use crate::model::Table;
+
+/// One schema of one database, migrated; what its loaders share.
+#[derive(Debug)]
+pub struct Warehouse {
+    config: PgConfig,
+    schema: String,
+    types: LogTypes,
+    /// Names this process in the ledger.
+    writer: String,
+    leaves: Mutex<KnownLeaves>,
+}
+
+#[derive(Debug, Default)]
+struct KnownLeaves {
+    /// Days that have one, by table.
+    ready: HashMap<String, HashSet<i32>>,
+    /// Written to since their indexes were asked for: when first, and when last.
+    unindexed: BTreeMap<String, (Instant, Instant)>,
+}
+
+impl Warehouse {
+    /// Connects, several times if the server is only starting, and brings the schema to what `types` need.
+    pub async fn try_new(config: PgConfig, schema: &str, types: &LogTypes) -> Result<Self, WarehouseError> {
+        let mut client = config.connect_at_start().await?;
+        migrate(&mut client, schema, types).await?;
+        Ok(Self {
+            config,
+            schema: schema.to_owned(),
+            types: types.clone(),
+            writer: Uuid::now_v7().to_string(),
+            leaves: Mutex::default(),
+        })
+    }
+
+    /// What is committed now, by any writer.
+    pub async fn committed(&self) -> Result<Committed, WarehouseError> {
+        let client = self.config.connect().await?;
+        ledger::committed(&client, self, None).await
+    }
+
+    /// Builds the indexes that leaves lack: of all, or only of those that were not written to for `silent`, or
+    /// that have been without for `overdue`.
+    pub async fn build_indexes(&self, which: Unindexed) -> Result<IndexReport, WarehouseError> {
+        let names: Vec<String> = match which {
+            Unindexed::All => Vec::new(),
+            Unindexed::Quiet { silent, overdue } => {
+                let is_due = |(first, last): &(Instant, Instant)| {
+                    last.elapsed() >= silent || first.elapsed() >= overdue
+                };
+                let leaves = self.leaves();
+                leaves
+                    .unindexed
+                    .iter()
+                    .filter(|(_, times)| is_due(times))
+                    .map(|(leaf, _)| leaf.clone())
+                    .collect()
+            }
+        };
+        let leaves = match which {
+            Unindexed::All => Leaves::All,
+            Unindexed::Quiet { .. } if names.is_empty() => return Ok(IndexReport::default()),
+            Unindexed::Quiet { .. } => Leaves::Named(&names),
+        };
+        let client = self.config.connect().await?;
+        let report = build_indexes(&client, &self.schema, &self.types, leaves).await?;
+        let busy: HashSet<&String> = report.busy.iter().collect();
+        self.leaves().unindexed.retain(|leaf, _| {
+            busy.contains(leaf) || matches!(which, Unindexed::Quiet { .. }) && !names.contains(leaf)
+        });
+        Ok(report)
+    }
+
+    fn table(&self, name: &str) -> String {
+        qualified(&self.schema, name)
+    }
+
+    fn copy_into(&self, table: &Table, day: Option<i32>) -> String {
+        let names = table.schema.fields().iter().map(|field| field.name().as_str());
+        let target = day.map_or_else(|| table.name.clone(), |day| ddl::day_leaf(&table.name, day));
+        self.copy_statement(&self.table(&target), names)
+    }
+
+    fn copy_statement<'a>(&self, table: &str, columns: impl Iterator<Item = &'a str>) -> String {
+        let columns: Vec<String> = columns.map(quoted).collect();
+        format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", columns.join(", "))
+    }
+
+    fn leaves(&self) -> MutexGuard<'_, KnownLeaves> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unknown_leaves(&self, table: &str, days: &[i32]) -> Vec<i32> {
+        let leaves = self.leaves();
+        let ready = leaves.ready.get(table);
+        days.iter().copied().filter(|day| !ready.is_some_and(|ready| ready.contains(day))).collect()
+    }
+
+    fn note_leaves(&self, table: &str, days: impl Iterator<Item = i32>) {
+        self.leaves().ready.entry(table.to_owned()).or_default().extend(days);
+    }
+
+    fn forget_leaves(&self) {
+        self.leaves().ready.clear();
+    }
+
+    fn note_written<'a>(&self, jobs: impl Iterator<Item = (&'a Table, Option<i32>)>) {
+        let now = Instant::now();
+        let mut leaves = self.leaves();
+        for (table, day) in jobs {
+            let leaf =
+                day.map_or_else(|| ddl::default_leaf(&table.name), |day| ddl::day_leaf(&table.name, day));
+            leaves.unindexed.entry(leaf).or_insert((now, now)).1 = now;
+        }
+    }
+}
+
+/// Which leaves are to have their indexes now.
+#[derive(Debug, Clone, Copy)]
+pub enum Unindexed {
+    /// All, whoever wrote to them.
+    All,
+    /// Those that this process wrote to, and that are likely to be filled.
+    Quiet {
+        /// Not written to for this long,
+        silent: std::time::Duration,
+        /// or without for this long.
+        overdue: std::time::Duration,
+    },
+}

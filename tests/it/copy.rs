@@ -14,11 +14,6 @@ use pipeline::warehouse::{CopyDecoder, CopyEncoder, HEADER, PgType, Rows, TRAILE
 use tokio_postgres::{Client, NoTls};
 
 /// A server whose tables are nobody's.
-fn postgres_url() -> String {
-    std::env::var("PIPELINE_TEST_POSTGRES")
-        .expect("set PIPELINE_TEST_POSTGRES to the URL of a Postgres to test on")
-}
-
 /// Values of one type and what `::text` says of them in a session whose time zone is UTC.
 fn column(pg_type: PgType) -> (ArrayRef, Vec<Option<&'static str>>) {
     let words = |values: &[Option<&str>]| -> ArrayRef {
@@ -70,6 +65,10 @@ fn column(pg_type: PgType) -> (ArrayRef, Vec<Option<&'static str>>) {
                 Some("0001-01-01 00:00:00+00"),
             ];
             (Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC")), texts)
+        }
+        PgType::Json => {
+            let texts = vec![Some("{ \"zone\":\"dmz\" }"), None, Some("1.50"), Some("[]")];
+            (Arc::new(StringArray::from(texts.clone())), texts)
         }
         PgType::Jsonb => {
             // as Postgres prints it, so that what comes back is what was sent

@@ -276,7 +276,7 @@ fn encoder(
             let values = array.as_binary::<i32>();
             Box::new(Varlen::<0>::new(values.offsets(), values.values(), nulls))
         }
-        (PgType::Text, DataType::Utf8) => {
+        (PgType::Text | PgType::Json, DataType::Utf8) => {
             let values = array.as_string::<i32>();
             debug_assert!(!values.iter().flatten().any(|text| text.contains('\0')), "NUL in column {column}");
             Box::new(Varlen::<0>::new(values.offsets(), values.values(), nulls))
@@ -289,7 +289,7 @@ fn encoder(
             let fields = fields(column, pg_type, array.as_string(), None)?;
             Box::new(Prepared::new((0..array.len() as i32).collect(), fields))
         }
-        (PgType::Text | PgType::Inet | PgType::Jsonb, DataType::Dictionary(_, _)) => {
+        (PgType::Text | PgType::Inet | PgType::Json | PgType::Jsonb, DataType::Dictionary(_, _)) => {
             let rows = array.as_any_dictionary_opt().and_then(|_| array.as_dictionary_opt::<Int32Type>());
             let values = rows.and_then(|rows| rows.values().as_string_opt::<i32>());
             let (Some(rows), Some(values)) = (rows, values) else {
