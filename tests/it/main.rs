@@ -12,5 +12,6 @@ mod lake_readers;
 mod query;
 mod restore;
 mod run;
+mod servers;
 mod support;
 mod watch;

@@ -76,7 +76,8 @@ impl Site {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PIPELINE_") || name == "LOG_DIR" {
+            let theirs = ["PIPELINE_", "PG", "REDIS_", "LOG_DIR", "RUST_LOG"];
+            if theirs.iter().any(|start| name.to_string_lossy().starts_with(start)) {
                 command.env_remove(name);
             }
         }
