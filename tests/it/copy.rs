@@ -13,7 +13,8 @@ use futures_util::{SinkExt, TryStreamExt};
 use pipeline::warehouse::{CopyDecoder, CopyEncoder, HEADER, PgType, Rows, TRAILER};
 use tokio_postgres::{Client, NoTls};
 
-/// A server whose tables are nobody's.
+use super::servers::{Database, Postgres};
+
 /// Values of one type and what `::text` says of them in a session whose time zone is UTC.
 fn column(pg_type: PgType) -> (ArrayRef, Vec<Option<&'static str>>) {
     let words = |values: &[Option<&str>]| -> ArrayRef {
@@ -83,8 +84,8 @@ fn column(pg_type: PgType) -> (ArrayRef, Vec<Option<&'static str>>) {
     }
 }
 
-async fn connect() -> Client {
-    let (client, connection) = tokio_postgres::connect(&postgres_url(), NoTls).await.unwrap();
+async fn connect(database: &Database) -> Client {
+    let (client, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
     tokio::spawn(connection);
     let columns: Vec<_> = PgType::ALL.iter().map(|of| format!("{0}_column {0}", of.name())).collect();
     let table = format!("CREATE TEMP TABLE copied (row serial, {})", columns.join(", "));
@@ -127,7 +128,8 @@ async fn copy_out(client: &Client) -> Vec<RecordBatch> {
 
 #[tokio::test]
 async fn postgres_stores_what_was_encoded_and_sends_it_back() {
-    let client = connect().await;
+    let database = Postgres::shared().database();
+    let client = connect(&database).await;
     let columns = PgType::ALL.map(|pg_type| (pg_type, column(pg_type)));
     let arrays = columns.each_ref().map(|(pg_type, (array, _))| (*pg_type, array));
     let encoder = CopyEncoder::try_new(&arrays).unwrap();
@@ -151,7 +153,8 @@ async fn postgres_stores_what_was_encoded_and_sends_it_back() {
 
 #[tokio::test]
 async fn postgres_takes_many_buffers_and_any_selection_of_rows() {
-    let client = connect().await;
+    let database = Postgres::shared().database();
+    let client = connect(&database).await;
     let picked: Vec<u32> = (0..20_000).map(|row| row * 7 % 4).collect();
     let arrays = PgType::ALL.map(|pg_type| (pg_type, column(pg_type).0));
     let arrays = arrays.each_ref().map(|(pg_type, array)| (*pg_type, array));

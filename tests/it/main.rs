@@ -13,6 +13,7 @@ mod lake_readers;
 mod query;
 mod restore;
 mod run;
+mod schema;
 mod servers;
 mod support;
 mod watch;
