@@ -17,7 +17,7 @@ use crate::model::{ChunkRecord, LineEnding};
 const BATCH_BYTES: u64 = 32 << 20;
 
 /// Rebuilds every chunk of `records`, in their order, and gives it to `visit`, with whether it is what was read.
-pub(super) async fn each_chunk<'a>(
+pub async fn each_chunk<'a>(
     holdings: &dyn Holdings,
     records: &[&'a ChunkRecord],
     mut visit: impl FnMut(&'a ChunkRecord, &[u8], bool) -> Result<(), ArchiveError>,

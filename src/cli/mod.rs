@@ -19,6 +19,8 @@ mod generate;
 mod input;
 #[cfg(feature = "query")]
 mod query;
+mod rejects;
+mod replay;
 mod run;
 mod storage;
 mod types;
@@ -73,6 +75,9 @@ enum Command {
     Run(run::RunArgs),
     Generate(generate::GenerateArgs),
     Verify(verify::VerifyArgs),
+    #[command(subcommand)]
+    Rejects(rejects::RejectsCommand),
+    Replay(replay::ReplayArgs),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     /// Look into the archive, or write the original files back
@@ -145,6 +150,8 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Run(args) => run::run(args, &global).await,
             Command::Generate(args) => generate::run(&args, &global),
             Command::Verify(args) => verify::run(args, &global).await,
+            Command::Rejects(command) => rejects::run(command, &global).await,
+            Command::Replay(args) => replay::run(args, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
 //! session remembers between transactions, so that a connection pooler may stand in between.
+mod connection;
 mod copy;
 mod days;
 mod error;
