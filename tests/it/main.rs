@@ -7,6 +7,7 @@
 mod architecture;
 mod archive;
 mod bad_input;
+mod connections;
 mod exactly_once;
 mod lake_readers;
 mod query;
