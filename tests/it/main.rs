@@ -14,5 +14,6 @@ mod query;
 mod restore;
 mod run;
 mod servers;
+mod services;
 mod support;
 mod watch;
