@@ -15,6 +15,7 @@ use crate::telemetry::{self, LogFormat, LogOptions};
 mod archive;
 mod columns;
 mod completions;
+mod doctor;
 mod generate;
 #[cfg(feature = "query")]
 mod query;
@@ -79,6 +80,7 @@ enum Command {
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -147,6 +149,7 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
             Command::Types(command) => types::run(command, &global),
+            Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
         }
     });

@@ -8,6 +8,7 @@ mod architecture;
 mod archive;
 mod bad_input;
 mod connections;
+mod doctor;
 mod exactly_once;
 mod lake_readers;
 mod query;
