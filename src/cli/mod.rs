@@ -15,6 +15,7 @@ use crate::warehouse::WarehouseError;
 mod archive;
 mod columns;
 mod completions;
+mod doctor;
 mod generate;
 mod input;
 #[cfg(feature = "query")]
@@ -86,6 +87,7 @@ enum Command {
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -156,6 +158,7 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
             Command::Types(command) => types::run(command, &global),
+            Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
         }
     });
