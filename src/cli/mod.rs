@@ -9,6 +9,9 @@ use crate::client::{self, ClientError};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
+use crate::sink::SinkError;
+use crate::stage::processor::ProcessError;
+use crate::stage::replay::ReplayError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::warehouse::WarehouseError;
 
@@ -200,32 +203,40 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<LogTypeError>() {
         return Exit::CONFIGURATION;
     }
-    match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
-        Some(ClientError::Unreachable { .. }) => return Exit::SERVICE,
-        Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }) => return Exit::CONFIGURATION,
-        None => {}
-    }
-    match error.chain().find_map(|cause| cause.downcast_ref::<WarehouseError>()) {
-        Some(error) if error.is_retriable() => return Exit::SERVICE,
-        Some(WarehouseError::Client(ClientError::Unreachable { .. }) | WarehouseError::Hangs) => {
-            return Exit::SERVICE;
-        }
-        Some(
+    let sink = match error.downcast_ref() {
+        Some(ProcessError::Sink(error)) => Some(error),
+        _ => error.downcast_ref::<SinkError>(),
+    };
+    let lake = match sink {
+        Some(SinkError::Lake(error)) => Some(error),
+        _ => error.downcast_ref::<LakeError>(),
+    };
+    let warehouse = match (sink, error.downcast_ref()) {
+        (Some(SinkError::Warehouse(error)), _) | (_, Some(ReplayError::Warehouse(error))) => Some(error),
+        _ => error.downcast_ref::<WarehouseError>(),
+    };
+    let client = match warehouse {
+        Some(WarehouseError::Client(error)) => Some(error),
+        _ => error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()),
+    };
+    match (client, warehouse, lake) {
+        (Some(ClientError::Unreachable { .. }), ..) => Exit::SERVICE,
+        (Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }), ..) => Exit::CONFIGURATION,
+        (_, Some(error), _) => match error {
             WarehouseError::NotOurs { .. }
             | WarehouseError::Incompatible { .. }
-            | WarehouseError::Unsupported(_)
-            | WarehouseError::Client(_),
-        ) => return Exit::CONFIGURATION,
-        Some(_) => return Exit::SERVICE,
-        None => {}
-    }
-    match error.chain().find_map(|cause| cause.downcast_ref::<LakeError>()) {
-        Some(
-            LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. },
-        ) => Exit::CONFIGURATION,
-        // storage answers, but a file is not there any more: what is archived is damaged
-        Some(LakeError::Storage { source: object_store::Error::NotFound { .. }, .. }) => 1,
-        Some(LakeError::Storage { .. }) => Exit::SERVICE,
+            | WarehouseError::Unsupported(_) => Exit::CONFIGURATION,
+            _ => Exit::SERVICE,
+        },
+        (.., Some(error)) => match error {
+            LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. } => {
+                Exit::CONFIGURATION
+            }
+            // storage answers, but a file is not there any more: what is archived is damaged
+            LakeError::Storage { source: object_store::Error::NotFound { .. }, .. } => 1,
+            LakeError::Storage { .. } => Exit::SERVICE,
+            _ => 1,
+        },
         _ => 1,
     }
 }

@@ -59,11 +59,13 @@ impl ProcessSummary {
         self.input_bytes += record.range.len_bytes();
     }
 
-    fn refuse(&mut self, log_type: &str, rows: u64) {
-        if let Some(of_type) = self.rows.get_mut(log_type) {
-            *of_type = of_type.saturating_sub(rows);
+    fn refuse(&mut self, refused_rows: &BTreeMap<String, u64>) {
+        for (log_type, refused) in refused_rows {
+            if let Some(rows) = self.rows.get_mut(log_type) {
+                *rows = rows.saturating_sub(*refused);
+                self.rejects += refused;
+            }
         }
-        self.rejects += rows;
     }
 }
 
@@ -192,16 +194,14 @@ impl Processor<'_> {
         Metric::ChunksCommitted.add(receipt.ranges.len() as u64);
         Metric::BytesStored.add(receipt.stored_bytes);
         self.committed.stored_bytes += receipt.stored_bytes;
-        for (log_type, rows) in &receipt.refused_rows {
-            Metric::RowsRefused.add(*rows);
-            self.committed.refuse(log_type, *rows);
-        }
+        Metric::RowsRefused.add(receipt.refused_rows.values().sum());
         if !receipt.overlapped.is_empty() {
             tracing::info!(sink = name, chunks = receipt.overlapped.len(), "another writer was first");
             Metric::GroupsDiscarded.add(1);
         }
         let Settled { records, done, again } = self.in_flight.settle(&receipt);
         records.iter().for_each(|record| self.committed.add(record));
+        self.committed.refuse(&receipt.refused_rows);
         if !done.is_empty() {
             self.consumer.ack(&done).await?;
         }
