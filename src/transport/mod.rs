@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::model::RawChunk;
 
+pub mod frame;
 mod memory;
 
 pub use memory::{MemoryConsumer, MemoryProducer, memory};
