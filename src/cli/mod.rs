@@ -11,8 +11,10 @@ use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
+use crate::stage::reader::ReadError;
 use crate::stage::replay::ReplayError;
 use crate::telemetry::{self, LogFormat, LogOptions};
+use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
 
 mod archive;
@@ -21,8 +23,12 @@ mod completions;
 mod doctor;
 mod generate;
 mod input;
+mod process;
+mod progress;
 #[cfg(feature = "query")]
 mod query;
+mod queue;
+mod read;
 mod rejects;
 mod replay;
 mod run;
@@ -77,6 +83,15 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Read(read::ReadArgs),
+    #[command(alias = "processor")]
+    Process(process::ProcessArgs),
+    /// `read --watch`, as old scripts call it
+    #[command(hide = true)]
+    Reader(read::ReadArgs),
+    /// Make the tables, as old scripts do first
+    #[command(hide = true)]
+    InitDb(process::InitDbArgs),
     Generate(generate::GenerateArgs),
     Verify(verify::VerifyArgs),
     #[command(subcommand)]
@@ -153,6 +168,10 @@ fn try_main() -> anyhow::Result<Exit> {
     let exit = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(args, &global).await,
+            Command::Read(args) => read::run(args, &global).await,
+            Command::Process(args) => process::run(args, &global).await,
+            Command::Reader(args) => read::run(args.watching(), &global).await,
+            Command::InitDb(args) => process::init_db(&args, &global).await,
             Command::Generate(args) => generate::run(&args, &global),
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
@@ -215,13 +234,19 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         (Some(SinkError::Warehouse(error)), _) | (_, Some(ReplayError::Warehouse(error))) => Some(error),
         _ => error.downcast_ref::<WarehouseError>(),
     };
-    let client = match warehouse {
-        Some(WarehouseError::Client(error)) => Some(error),
+    let transport = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ProcessError::Transport(error)), _) | (_, Some(ReadError::Transport(error))) => Some(error),
+        _ => error.downcast_ref::<TransportError>(),
+    };
+    let client = match (warehouse, transport) {
+        (Some(WarehouseError::Client(error)), _) | (_, Some(TransportError::Client(error))) => Some(error),
         _ => error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()),
     };
     match (client, warehouse, lake) {
         (Some(ClientError::Unreachable { .. }), ..) => Exit::SERVICE,
         (Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }), ..) => Exit::CONFIGURATION,
+        _ if matches!(transport, Some(TransportError::Redis { .. })) => Exit::SERVICE,
+        _ if matches!(transport, Some(TransportError::StreamName(_))) => Exit::CONFIGURATION,
         (_, Some(error), _) => match error {
             WarehouseError::NotOurs { .. }
             | WarehouseError::Incompatible { .. }

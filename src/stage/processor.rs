@@ -155,7 +155,12 @@ impl Processor<'_> {
             tokio::select! {
                 biased;
                 () = requested(stop), if self.more => self.more = false,
-                request = ledger_requests.next() => request.answer(sink::ledger(self.sinks).await?),
+                request = ledger_requests.next() => match sink::ledger(self.sinks).await {
+                    Ok(ledger) => request.answer(ledger),
+                    // the reader asks again
+                    Err(error) if error.is_retriable() => tracing::warn!("the ledger cannot be read now: {error}"),
+                    Err(error) => return Err(error.into()),
+                },
                 Some((batch, targets)) = decoding.next() => self.write(batch, &targets).await?,
                 (sink, receipt) = next_receipt(self.sinks) => self.settle(sink, receipt?).await?,
                 delivery = self.consumer.receive(), if self.more && has_room && !is_behind => match delivery? {
