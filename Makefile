@@ -31,6 +31,7 @@ fuzz:
 chaos: venv
 	PIPELINE_CHAOS_KILLS=50 PIPELINE_CHAOS_LINES=2000000 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 killed
+	PIPELINE_CHAOS_FAULTS=200 cargo test --release --test it -- --nocapture --test-threads=1 campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib
 
 venv: $(VENV)/installed

@@ -74,8 +74,10 @@ pub(super) async fn run(args: ProcessArgs, global: &Global) -> anyhow::Result<Ex
         processor::process(&mut consumer, &decoders, &mut sinks, idle, Some(&shutdown), &mut committed).await;
     consumer.close().await?;
     processed?;
-    for sink in &mut sinks {
-        sink.finish().await?;
+    if !shutdown.is_requested() {
+        for sink in &mut sinks {
+            sink.finish().await?;
+        }
     }
     let summary =
         Summary { read: None, committed: &committed, into: storage::names(&into), took: started.elapsed() };

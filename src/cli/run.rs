@@ -82,8 +82,10 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
         into: storage::names(&args.into),
         took: started.elapsed(),
     };
-    for sink in &mut sinks {
-        sink.finish().await?;
+    if !shutdown.is_requested() {
+        for sink in &mut sinks {
+            sink.finish().await?;
+        }
     }
     match args.output {
         SummaryFormat::Json => writeln!(io::stdout(), "{}", summary.json())?,

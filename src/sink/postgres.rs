@@ -20,6 +20,8 @@ use crate::warehouse::{Loaded, Loader, Unindexed, Warehouse, WarehouseError};
 
 /// How often leaves are looked at for whether their indexes are due.
 const LOOK: Duration = Duration::from_secs(5);
+/// Every so many looks, all leaves are looked at.
+const LOOKS_PER_SWEEP: u32 = 12;
 /// A leaf that was not written to for this long is filled, or its source pauses.
 const SILENT: Duration = Duration::from_secs(10);
 /// A leaf that is written to without a pause gets its indexes after this time, while it is small.
@@ -208,11 +210,14 @@ impl Drop for PostgresSink {
     }
 }
 
-/// Builds indexes while others load, until it is aborted.
+/// Builds indexes while others load, until it is aborted; now and then also those that a process left to be built
+/// which is gone.
 async fn build_quiet_indexes(warehouse: Arc<Warehouse>) {
-    loop {
+    let quiet = Unindexed::Quiet { silent: SILENT, overdue: OVERDUE };
+    for look in 1.. {
         tokio::time::sleep(LOOK).await;
-        match warehouse.build_indexes(Unindexed::Quiet { silent: SILENT, overdue: OVERDUE }).await {
+        let which = if look % LOOKS_PER_SWEEP == 0 { Unindexed::All } else { quiet };
+        match warehouse.build_indexes(which).await {
             Ok(report) if report.built.is_empty() => {}
             Ok(report) => tracing::info!(leaves = report.built.len(), "indexed"),
             // the loaders wait for Postgres to come back; this looks again
