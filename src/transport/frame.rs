@@ -1,9 +1,9 @@
 //! The wire: a chunk as one block of bytes and back. Pure.
 //!
-//! Invariants: no input makes [`parse`] panic or allocate more than [`MAX_PAYLOAD_BYTES`]; what [`parse`] accepts is
-//! what [`encode`] was given, because one checksum covers header and payload. Nothing in the payload is re-encoded.
-//! Deliberately absent: an older version (this is the first; [`parse`] chooses by version, so that the next one
-//! reads this one too), and knowledge of streams: who moves a frame names the entry.
+//! Invariants: no input makes [`parse`] panic or allocate more than [`MAX_PAYLOAD_BYTES`]; what [`parse`]
+//! accepts is what [`encode`] was given, because one checksum covers header and payload. Nothing in the payload is
+//! re-encoded. Deliberately absent: an older version (this is the first; [`parse`] chooses by version, so that the
+//! next one reads this one too), and knowledge of streams: who moves a frame names the entry.
 //!
 //! All numbers are little-endian.
 //!
@@ -93,7 +93,7 @@ pub struct Frame {
     pub trace: Option<TraceContext>,
 }
 
-/// A frame to be written: header, then payload. The payload is the chunk's own bytes unless they are compressed.
+/// A frame to be written: header, then payload, which is the chunk's own bytes unless they are compressed.
 #[derive(Debug, Clone)]
 pub struct EncodedFrame {
     /// Everything before the payload.

@@ -1,8 +1,8 @@
 //! Readers -> processors: carries chunks, bounded in bytes, and reports back what is committed.
 //!
-//! Contract, which every transport passes the same tests of (`tests/it/transport.rs`): what was sent is delivered
-//! at least once, until it is acknowledged; a full queue makes the producer wait; the producer's `finish` ends well
-//! only if everything it sent is acknowledged. Extension point: a transport is one file here.
+//! Contract, which every transport passes the same tests of (`tests/it/transport.rs`): what was sent is
+//! delivered at least once, until it is acknowledged; a full queue makes the producer wait; the producer's
+//! `finish` ends well only if everything it sent is acknowledged. Extension point: a transport is one file here.
 use async_trait::async_trait;
 use redis::RedisError;
 use thiserror::Error;

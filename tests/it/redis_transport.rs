@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use pipeline::model::{Ledger, RawChunk};
-use pipeline::transport::{Consumer, Producer, RedisConsumer, RedisProducer, RedisStream, TransportError};
+use pipeline::transport::{
+    Compression, Consumer, Producer, RedisConsumer, RedisProducer, RedisStream, TransportError,
+};
 
 use crate::servers::{Redis, wait_until};
 use crate::transport::{chunk, chunk_of, is_pending, receive, soon, source, stream};
@@ -129,7 +131,7 @@ async fn what_is_let_go_in_good_order_is_taken_at_once() {
 }
 
 /// Everything arrives again, and the producer ends, though `lose` comes while some is taken and some is not.
-async fn survives(redis: &mut Redis, lose: impl FnOnce(&mut Redis, &str)) {
+async fn survives(redis: &mut Redis, lose: impl AsyncFnOnce(&mut Redis, &str)) {
     let name = Redis::unique("lost");
     let stream = stream(redis, |options| {
         (options.stream, options.takeover) = (name.clone(), QUICK);
@@ -142,7 +144,7 @@ async fn survives(redis: &mut Redis, lose: impl FnOnce(&mut Redis, &str)) {
     seen.insert(first.chunk.first_byte);
     consumer.ack(&[first.id]).await.unwrap();
     wait_until("it is reported", || producer.unreported().0 == 9);
-    lose(redis, &name);
+    lose(redis, &name).await;
     seen.extend(finish(&producer, &mut consumer).await);
     assert_eq!(seen, places(0..10));
     wait_until("nothing is left", || redis.cli(&["XLEN", &name]) == "0");
@@ -150,19 +152,19 @@ async fn survives(redis: &mut Redis, lose: impl FnOnce(&mut Redis, &str)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_a_flush() {
-    survives(&mut Redis::start(), |redis, _| assert_eq!(redis.cli(&["FLUSHALL"]), "OK")).await;
+    survives(&mut Redis::start(), async |redis, _| assert_eq!(redis.cli(&["FLUSHALL"]), "OK")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_a_server_that_starts_empty() {
-    survives(&mut Redis::start(), |redis, _| redis.restart()).await;
+    survives(&mut Redis::start(), async |redis, _| redis.restart()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_a_server_that_is_away_for_a_while() {
-    survives(&mut Redis::start(), |redis, _| {
+    survives(&mut Redis::start(), async |redis, _| {
         redis.kill();
-        std::thread::sleep(Duration::from_secs(3));
+        tokio::time::sleep(Duration::from_secs(3)).await;
         redis.restart();
     })
     .await;
@@ -170,12 +172,12 @@ async fn nothing_is_lost_with_a_server_that_is_away_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_the_stream() {
-    survives(&mut Redis::start(), |redis, name| assert_eq!(redis.cli(&["DEL", name]), "1")).await;
+    survives(&mut Redis::start(), async |redis, name| assert_eq!(redis.cli(&["DEL", name]), "1")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_the_keys_beside_the_stream() {
-    survives(&mut Redis::start(), |redis, name| {
+    survives(&mut Redis::start(), async |redis, name| {
         let (bytes, reports) = (format!("{{{name}}}:bytes"), format!("{{{name}}}:reports"));
         assert_eq!(redis.cli(&["DEL", &bytes, &reports]), "2");
     })
@@ -194,6 +196,25 @@ async fn nothing_is_lost_with_one_entry() {
     let mut consumer = stream.consumer(false).await.unwrap();
     let arrived = finish(&producer, &mut consumer).await;
     assert_eq!(distinct(arrived), places(0..5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_a_consumer_that_somebody_deletes() {
+    let redis = Redis::shared();
+    let name = Redis::unique("deleted");
+    let stream = stream(redis, |options| options.stream = name.clone());
+    let producer = stream.producer().await.unwrap();
+    let mut consumer = stream.consumer(false).await.unwrap();
+    send(&producer, chunks(0..5)).await;
+    receive(&mut consumer).await;
+    drop(consumer);
+    let script = "local name = redis.call('XINFO', 'CONSUMERS', KEYS[1], 'processors')[1][2]
+        return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'processors', name)";
+    let pending: u64 = redis.cli(&["EVAL", script, "1", &name]).parse().unwrap();
+    assert!(pending > 0);
+    let mut consumer = stream.consumer(false).await.unwrap();
+    assert_eq!(distinct(finish(&producer, &mut consumer).await), places(0..5));
+    wait_until("nothing is left", || redis.cli(&["XLEN", &name]) == "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,4 +376,72 @@ async fn a_server_that_takes_no_more_is_waited_for() {
     assert!(is_pending(producer.flush()).await);
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(finish(&producer, &mut consumer).await, [0]);
+}
+
+/// `cargo test --release --test it -- --ignored --nocapture how_fast`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn how_fast_bytes_pass() {
+    const TOTAL: u64 = 250 << 20;
+    let lines: Vec<u8> = (0..).flat_map(log_line).take(1 << 20).collect();
+    for (compression, chunk_len) in [
+        (Compression::None, 1 << 20),
+        (Compression::None, 1 << 16),
+        (Compression::None, 1 << 12),
+        (Compression::Lz4, 1 << 20),
+        (Compression::Zstd, 1 << 20),
+    ] {
+        let stream = stream(Redis::shared(), |options| options.compression = compression);
+        let (producer, mut consumer) =
+            (stream.producer().await.unwrap(), stream.consumer(false).await.unwrap());
+        let bytes = bytes::Bytes::from(lines[..chunk_len].to_vec());
+        let (started, cpu) = (Instant::now(), cpu_seconds(Redis::shared().pid()));
+        let own = cpu_seconds(std::process::id());
+        let sending = tokio::spawn(async move {
+            let source = source(7);
+            for number in 0..TOTAL / chunk_len as u64 {
+                let mut chunk = chunk_of(&source, number * chunk_len as u64, 0);
+                chunk.bytes = bytes.clone();
+                producer.send(chunk).await.unwrap();
+            }
+            producer.finish().await.unwrap();
+        });
+        let mut received = 0;
+        while received < TOTAL {
+            let delivery = receive(&mut consumer).await;
+            received += delivery.chunk.bytes.len() as u64;
+            consumer.ack(&[delivery.id]).await.unwrap();
+        }
+        sending.await.unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "{compression:?}, chunks of {} KiB: {:.0} MB/s; {:.2} s, of CPU {:.2} s here and {:.2} s in Redis",
+            chunk_len >> 10,
+            TOTAL as f64 / 1e6 / seconds,
+            seconds,
+            cpu_seconds(std::process::id()) - own,
+            cpu_seconds(Redis::shared().pid()) - cpu,
+        );
+    }
+}
+
+fn log_line(number: u64) -> Vec<u8> {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (a, b, c) = (mixed >> 56, (mixed >> 40) & 0xff, (mixed >> 20) & 0xffff);
+    format!(
+        "2024-01-15T00:{:02}:{:02}.{:03}Z|action=allow|src=192.168.{a}.{b}|dst=10.{b}.7.{a}|proto=TCP|src_port={c}|dst_port=443|bytes_sent={}|rule=default\n",
+        number / 600 % 60,
+        number / 10 % 60,
+        mixed % 1000,
+        mixed >> 44,
+    )
+    .into_bytes()
+}
+
+/// User and system time of a process so far: fields 14 and 15, in hundredths.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / 100.0
 }

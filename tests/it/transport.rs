@@ -57,8 +57,8 @@ pub(crate) fn receive(consumer: &mut dyn Consumer) -> impl Future<Output = Deliv
 }
 
 /// What takes longer than any server needs is an error.
-pub(crate) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, &'static str>> {
-    async { tokio::time::timeout(Duration::from_secs(60), future).await.map_err(|_elapsed| "hangs") }
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> Result<T, &'static str> {
+    tokio::time::timeout(Duration::from_secs(60), future).await.map_err(|_elapsed| "hangs")
 }
 
 pub(crate) async fn is_pending<T>(future: impl Future<Output = T>) -> bool {

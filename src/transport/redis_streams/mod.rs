@@ -14,7 +14,10 @@
 //! | `{log_queue}:ledger` | set | reply keys of readers that ask what is committed already |
 //!
 //! While Redis is away both ends wait. Deliberately absent: exactly-once delivery, and order between producers.
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::OnceCell;
 
 use super::TransportError;
 use super::frame::Compression;
@@ -79,13 +82,15 @@ pub struct RedisStream {
     config: RedisConfig,
     options: StreamOptions,
     keys: Keys,
+    /// For [`Self::depth`], which a display asks again and again.
+    link: Arc<OnceCell<Link>>,
 }
 
 impl RedisStream {
     /// Connects to nothing yet.
     pub fn try_new(config: RedisConfig, options: StreamOptions) -> Result<Self, TransportError> {
         let keys = Keys::try_new(&options.stream)?;
-        Ok(Self { config, options, keys })
+        Ok(Self { config, options, keys, link: Arc::default() })
     }
 
     /// A reader's end. Fails if the server cannot be reached now, after five tries; later it is waited for.
@@ -100,9 +105,9 @@ impl RedisStream {
         RedisConsumer::start(link, self.keys.clone(), self.options.clone(), drain).await
     }
 
-    /// What is in the stream now.
+    /// What is in the stream now. Fails as [`Self::producer`] does the first time, and waits for the server later.
     pub async fn depth(&self) -> Result<Depth, TransportError> {
-        let link = Link::connect(&self.config).await?;
+        let link = self.link.get_or_try_init(|| Link::connect(&self.config)).await?;
         let (entries, bytes, oldest_ms): (u64, u64, u64) = link.query(&scripts::depth(&self.keys)).await?;
         Ok(Depth { entries, bytes, oldest_age: Duration::from_millis(oldest_ms) })
     }

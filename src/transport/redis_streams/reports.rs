@@ -1,8 +1,8 @@
 //! Reports: what processors say became of frames, and the task that reads them for a producer.
 //!
 //! Invariant: an entry and its report change in one step (`scripts::settle`), so that an entry that is gone while
-//! all reports were read is lost. Deliberately absent: overdue reports of entries that are still there, because a
-//! processor has them or will.
+//! all reports were read is lost. Deliberately absent: shipping again what is still there, because a processor has
+//! it or will.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -166,7 +166,7 @@ impl Reports {
         let length: usize = self.link.query(redis::cmd("XLEN").arg(&self.keys.stream)).await?;
         while self.read(None).await? {}
         let (entries, now) = (self.outbox.unreported().still(entries), Instant::now());
-        // a stream shorter than what should be in it lacks some; else only what was not seen for long is looked for
+        // a stream shorter than what should be in it lacks some; else what was not seen for long is looked for
         let suspects = match length < entries.len() {
             true => entries,
             false => self.outbox.unreported().unseen(&entries, OVERDUE, now),

@@ -55,14 +55,44 @@ pub(super) fn settle(keys: &Keys, entries: &[(EntryId, usize)], reports: &[(&str
     command
 }
 
-/// For each entry whether the stream still has it.
+/// For each entry whether it is still to come. One that was delivered and is nobody's never will: somebody deleted
+/// the consumer that had it. It is removed, and so gone like one that was evicted.
 const EXIST: &str = "
+local function number(id)
+  local time, number = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(time), tonumber(number)
+end
+local group, time, at
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for _, found in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local is = {}
+    for i = 1, #found, 2 do is[found[i]] = found[i + 1] end
+    if is.name == ARGV[1] then
+      group = ARGV[1]
+      time, at = number(is['last-delivered-id'])
+    end
+  end
+end
 local exist = {}
-for i = 1, #ARGV do exist[i] = #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) end
+for i = 2, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  if entry and group then
+    local of_entry, at_entry = number(ARGV[i])
+    local was_delivered = of_entry < time or (of_entry == time and at_entry <= at)
+    if was_delivered and #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) == 0 then
+      redis.call('XDEL', KEYS[1], ARGV[i])
+      local bytes = tonumber(redis.call('GET', KEYS[2]) or '0') - #(entry[2][2] or '')
+      redis.call('SET', KEYS[2], math.max(bytes, 0))
+      entry = nil
+    end
+  end
+  exist[#exist + 1] = entry and 1 or 0
+end
 return exist";
 
 pub(super) fn exist(keys: &Keys, entries: &[EntryId]) -> Cmd {
-    let mut command = script(EXIST, &[&keys.stream]);
+    let mut command = script(EXIST, &[&keys.stream, &keys.bytes]);
+    command.arg(GROUP);
     for entry in entries {
         command.arg(entry.to_string());
     }
