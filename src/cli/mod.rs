@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::bench::BenchError;
 use crate::client::{self, ClientError};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
@@ -13,6 +14,7 @@ use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::warehouse::WarehouseError;
 
 mod archive;
+mod bench;
 mod columns;
 mod completions;
 mod generate;
@@ -78,6 +80,7 @@ enum Command {
     /// Look into the archive, or write the original files back
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
+    Bench(bench::BenchArgs),
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
@@ -148,6 +151,7 @@ fn try_main() -> anyhow::Result<Exit> {
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
+            Command::Bench(args) => bench::run(args, &global).await,
             Command::Types(command) => types::run(command, &global),
             Command::Completions(args) => completions::run(&args, Cli::command()),
         }
@@ -194,6 +198,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(ClientError::Unreachable { .. }) => return Exit::SERVICE,
         Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }) => return Exit::CONFIGURATION,
         None => {}
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<BenchError>()) {
+        Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,
+        Some(BenchError::Server { .. }) => return Exit::SERVICE,
+        Some(_) | None => {}
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<WarehouseError>()) {
         Some(error) if error.is_retriable() => return Exit::SERVICE,
