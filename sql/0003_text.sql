@@ -69,9 +69,9 @@ RETURN CASE
         || to_char(at AT TIME ZONE 'UTC', ' HH24:MI:SS')
     WHEN form = 445 THEN to_char(at AT TIME ZONE 'UTC', 'Mon DD HH24:MI:SS')
     WHEN form < 453
-    THEN floor(extract(epoch FROM at))::bigint::text
+    THEN abs(floor(extract(epoch FROM at)))::bigint::text
         || CASE WHEN form > 446 THEN '.' || left(to_char(at AT TIME ZONE 'UTC', 'US'), form - 446) ELSE '' END
-    WHEN form = 453 THEN floor(extract(epoch FROM at) * 1000)::bigint::text
+    WHEN form = 453 THEN abs(floor(extract(epoch FROM at) * 1000))::bigint::text
     ELSE ''
 END;
 
@@ -116,15 +116,16 @@ BEGIN
         fraction := part[5];
     ELSIF kept ~ '^\d' THEN
         part := regexp_match(kept, '^((\d+)(?:\.(\d+))?)');
+        -- a product of numerics is exact, a quotient is not
         RETURN CASE
             WHEN length(part[2]) BETWEEN 9 AND 11
             THEN CASE WHEN trunc(part[1]::numeric, 6) = extract(epoch FROM at) THEN part[1] END
             WHEN length(part[2]) BETWEEN 12 AND 14
-            THEN CASE WHEN part[2]::numeric / 1000 = extract(epoch FROM at) THEN part[2] END
+            THEN CASE WHEN part[2]::numeric * 0.001 = extract(epoch FROM at) THEN part[2] END
             WHEN length(part[2]) BETWEEN 15 AND 17
-            THEN CASE WHEN part[2]::numeric / 1000000 = extract(epoch FROM at) THEN part[2] END
+            THEN CASE WHEN part[2]::numeric * 0.000001 = extract(epoch FROM at) THEN part[2] END
             WHEN length(part[2]) BETWEEN 18 AND 19
-            THEN CASE WHEN trunc(part[2]::numeric / 1000000000, 6) = extract(epoch FROM at) THEN part[2] END
+            THEN CASE WHEN trunc(part[2]::numeric * 0.000000001, 6) = extract(epoch FROM at) THEN part[2] END
         END;
     END IF;
     IF part IS NULL OR month NOT BETWEEN 1 AND 12 OR day NOT BETWEEN 1 AND 31 THEN
@@ -190,7 +191,13 @@ RETURN CASE
     ELSE host(address)
 END;
 
--- A number in decimal notation, without an exponent.
+-- A number in decimal notation, without an exponent, in the fewest digits that are read back as it. Up to 15 digits
+-- (what the cast to numeric keeps) a decimal is told from all others; the server's own text has one digit too many
+-- where the number is half way between two others, as 1e23 is.
 CREATE FUNCTION pipeline_float_text(number double precision) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN number = 0 THEN number::text ELSE number::text::numeric::text END;
+RETURN CASE
+    WHEN number = 0 THEN number::text
+    WHEN number::numeric::double precision = number THEN number::numeric::text
+    ELSE number::text::numeric::text
+END;

@@ -7,8 +7,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use sha2::{Digest, Sha256};
 
-use super::ArchiveError;
-use crate::lake::{Archive, LakeError, TableSnapshot};
+use super::{ArchiveError, Holdings};
+use crate::lake::LakeError;
 use crate::log_type::LogType;
 use crate::log_type::render::Renderer;
 use crate::model::{ChunkRecord, LineEnding};
@@ -17,13 +17,12 @@ use crate::model::{ChunkRecord, LineEnding};
 const BATCH_BYTES: u64 = 32 << 20;
 
 /// Rebuilds every chunk of `records`, in their order, and gives it to `visit`, with whether it is what was read.
-pub(super) async fn each_chunk<'a>(
-    archive: &Archive,
+pub async fn each_chunk<'a>(
+    holdings: &dyn Holdings,
     records: &[&'a ChunkRecord],
     mut visit: impl FnMut(&'a ChunkRecord, &[u8], bool) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
-    let tables = archive.tables().await?.into_iter().map(|table| (table.name.clone(), table)).collect();
-    let mut content = Content { archive, tables, types: HashMap::new() };
+    let mut content = Content { holdings, types: HashMap::new() };
     let mut rest = records;
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at(batch_len(rest));
@@ -47,8 +46,7 @@ fn batch_len(records: &[&ChunkRecord]) -> usize {
 }
 
 struct Content<'a> {
-    archive: &'a Archive,
-    tables: HashMap<String, TableSnapshot>,
+    holdings: &'a dyn Holdings,
     /// Every version of a type that rows were read with, by hash.
     types: HashMap<String, LogType>,
 }
@@ -71,7 +69,7 @@ impl Content<'_> {
             for hash in &hashes {
                 self.compile(hash).await?;
             }
-            for rows in self.rows(name, &chunk_ids, time_range).await? {
+            for rows in self.holdings.rows(name, &chunk_ids, time_range).await? {
                 for hash in &hashes {
                     let renderer = Renderer::try_new(&self.types[*hash], &rows)?;
                     let is_read_with =
@@ -88,7 +86,7 @@ impl Content<'_> {
             ("rejects", batch.iter().any(|record| record.num_rejects > 0 || record.piece.is_some())),
             ("blanks", batch.iter().any(|record| record.num_blanks > 0)),
         ] {
-            let kept = if is_held { self.rows(table, &chunk_ids, None).await? } else { Vec::new() };
+            let kept = if is_held { self.holdings.rows(table, &chunk_ids, None).await? } else { Vec::new() };
             for rows in kept {
                 let bytes = rows.column_by_name("bytes").and_then(|column| column.as_binary_opt::<i32>());
                 let bytes = bytes.ok_or_else(|| lacks(table, "bytes"))?;
@@ -103,23 +101,10 @@ impl Content<'_> {
         Ok(lines)
     }
 
-    async fn rows(
-        &self,
-        table: &str,
-        chunk_ids: &HashSet<i64>,
-        time_range: Option<(i64, i64)>,
-    ) -> Result<Vec<RecordBatch>, ArchiveError> {
-        match self.tables.get(table) {
-            Some(table) => Ok(self.archive.read_rows(table, chunk_ids, time_range).await?),
-            // its lines are missed when the content is compared
-            None => Ok(Vec::new()),
-        }
-    }
-
     async fn compile(&mut self, hash: &str) -> Result<(), ArchiveError> {
         if !self.types.contains_key(hash) {
-            let text = self.archive.type_text(hash).await?;
-            let log_type = LogType::try_new(&format!("{hash} as the archive keeps it"), &text)?;
+            let text = self.holdings.type_text(hash).await?;
+            let log_type = LogType::try_new(&format!("{hash} as it was kept"), &text)?;
             self.types.insert(hash.to_owned(), log_type);
         }
         Ok(())

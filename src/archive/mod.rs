@@ -7,15 +7,19 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::lake::{Archive, LakeError};
+use crate::lake::LakeError;
 use crate::log_type::LogTypeError;
 use crate::log_type::render::RenderError;
 use crate::model::{ChunkRecord, Source};
+use crate::warehouse::WarehouseError;
 
 mod content;
+mod holdings;
 mod restore;
 mod verify;
 
+pub use content::each_chunk;
+pub use holdings::{Holdings, OfArchive};
 pub use restore::{RestoredFile, restore};
 pub use verify::{Checks, GivenFile, Report, SourceReport, verify};
 
@@ -25,6 +29,9 @@ pub enum ArchiveError {
     /// The archive cannot be read.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// Postgres cannot be read.
+    #[error(transparent)]
+    Warehouse(#[from] WarehouseError),
     /// A kept type file does not compile.
     #[error(transparent)]
     LogType(#[from] LogTypeError),
@@ -158,12 +165,12 @@ struct SourceChunks {
 
 impl SourceChunks {
     /// The committed chunks by source; sources by path, so that what was written together is read together.
-    async fn read(archive: &Archive) -> Result<Vec<Self>, LakeError> {
+    async fn read(holdings: &dyn Holdings) -> Result<Vec<Self>, ArchiveError> {
         let mut sources: BTreeMap<u64, Vec<ChunkRecord>> = BTreeMap::new();
-        for record in archive.records().await? {
+        for record in holdings.records().await? {
             sources.entry(record.range.source_id).or_default().push(record);
         }
-        let mut names = archive.ledger().await?.sources;
+        let mut names = holdings.ledger().await?.sources;
         let mut sources: Vec<_> = sources
             .into_iter()
             .map(|(id, chunks)| Self {

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
-use super::{ArchiveError, Finding, SourceChunks, content};
+use super::{ArchiveError, Finding, OfArchive, SourceChunks, content};
 use crate::lake::Archive;
 use crate::model::Source;
 
@@ -33,7 +33,8 @@ pub async fn restore(
     force: bool,
     is_wanted: impl Fn(&Source) -> bool,
 ) -> Result<Vec<RestoredFile>, ArchiveError> {
-    let mut sources = SourceChunks::read(archive).await?;
+    let holdings = OfArchive::new(archive);
+    let mut sources = SourceChunks::read(&holdings).await?;
     sources.retain(|of| is_wanted(&of.source));
     let mut files: Vec<_> = sources
         .iter()
@@ -53,7 +54,7 @@ pub async fn restore(
     let whole = sources.iter().zip(&files).filter(|(_, file)| file.findings.is_empty());
     let records: Vec<_> = whole.flat_map(|(of, _)| &of.chunks).collect();
     let mut current: Option<(usize, PartialFile)> = None;
-    content::each_chunk(archive, &records, |record, bytes, is_same| {
+    content::each_chunk(&holdings, &records, |record, bytes, is_same| {
         let position = positions[&record.range.source_id];
         if let Some((_, partial)) = current.take_if(|(open, _)| *open != position) {
             partial.finish()?;

@@ -5,8 +5,7 @@
 //! the tables have more, or have in a longer form, is held against the ledger as it is then.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{ArchiveError, Finding, SourceChunks, content};
-use crate::lake::Archive;
+use super::{ArchiveError, Finding, Holdings, SourceChunks, content};
 use crate::model::{ByteRange, ChunkRecord, Source};
 
 /// What to check besides the ledger.
@@ -70,17 +69,17 @@ pub struct SourceReport {
     pub findings: Vec<Finding>,
 }
 
-/// Checks what the archive holds: all of it, or of `files` only.
+/// Checks what is held: all of it, or of `files` only.
 pub async fn verify(
-    archive: &Archive,
+    holdings: &dyn Holdings,
     files: Option<&[GivenFile]>,
     checks: Checks,
 ) -> Result<Report, ArchiveError> {
-    let mut sources = SourceChunks::read(archive).await?;
+    let mut sources = SourceChunks::read(holdings).await?;
     let mut report = Report::default();
     let mut counted: HashMap<u64, Vec<Finding>> = HashMap::new();
     if checks.count {
-        report.findings = count(archive, &sources, &mut counted).await?;
+        report.findings = count(holdings, &sources, &mut counted).await?;
     }
     if let Some(files) = files {
         let ids: BTreeSet<u64> = files.iter().map(|file| file.source_id).collect();
@@ -95,13 +94,13 @@ pub async fn verify(
     if checks.content {
         let records: Vec<_> = sources.iter().flat_map(|of| &of.chunks).collect();
         let mut differing = Vec::new();
-        content::each_chunk(archive, &records, |record, _, is_same| {
+        content::each_chunk(holdings, &records, |record, _, is_same| {
             differing.extend((!is_same).then_some(record.range));
             Ok(())
         })
         .await?;
         if !differing.is_empty() {
-            let (_, now) = committed_now(archive).await?;
+            let (_, now) = committed_now(holdings).await?;
             for range in differing.into_iter().filter(|range| now.contains(range)) {
                 let finding = Finding::Content { first_byte: range.first_byte, end_byte: range.end_byte };
                 report.sources[positions[&range.source_id]].findings.push(finding);
@@ -157,21 +156,17 @@ fn account(of: &SourceChunks) -> SourceReport {
 
 /// Compares every table's rows per chunk with the ledger; returns what no source can be blamed for.
 async fn count(
-    archive: &Archive,
+    holdings: &dyn Holdings,
     sources: &[SourceChunks],
     findings: &mut HashMap<u64, Vec<Finding>>,
 ) -> Result<Vec<Finding>, ArchiveError> {
     let (mut differing, mut unknown) = (Vec::new(), Vec::new());
-    let tables: BTreeMap<_, _> =
-        archive.tables().await?.into_iter().map(|table| (table.name.clone(), table)).collect();
+    let tables = holdings.tables().await?;
     let chunks = || sources.iter().flat_map(|of| &of.chunks);
     let types = chunks().flat_map(|chunk| chunk.types.keys());
-    let names: BTreeSet<&String> = types.chain(tables.keys()).filter(|name| *name != "chunks").collect();
+    let names: BTreeSet<&String> = types.chain(&tables).filter(|name| *name != "chunks").collect();
     for name in names {
-        let mut counts = match tables.get(name) {
-            Some(table) => archive.count_by_chunk(table).await?,
-            None => HashMap::new(),
-        };
+        let mut counts = holdings.count_by_chunk(name).await?;
         for chunk in chunks() {
             let (expected, found) = (rows_in(chunk, name), counts.remove(&chunk.chunk_id).unwrap_or(0));
             if found != expected {
@@ -186,7 +181,7 @@ async fn count(
     if differing.is_empty() && unknown.is_empty() {
         return Ok(Vec::new());
     }
-    let (ids_now, ranges_now) = committed_now(archive).await?;
+    let (ids_now, ranges_now) = committed_now(holdings).await?;
     for (range, finding) in differing.into_iter().filter(|(range, _)| ranges_now.contains(range)) {
         findings.entry(range.source_id).or_default().push(finding);
     }
@@ -197,8 +192,8 @@ async fn count(
 }
 
 /// Chunk ids and ranges of the ledger as it is now.
-async fn committed_now(archive: &Archive) -> Result<(HashSet<i64>, HashSet<ByteRange>), ArchiveError> {
-    let records = archive.records().await?;
+async fn committed_now(holdings: &dyn Holdings) -> Result<(HashSet<i64>, HashSet<ByteRange>), ArchiveError> {
+    let records = holdings.records().await?;
     Ok(records.iter().map(|record| (record.chunk_id, record.range)).unzip())
 }
 

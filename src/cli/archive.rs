@@ -70,6 +70,7 @@ pub(super) fn unwrapped(error: ArchiveError) -> anyhow::Error {
     match error {
         ArchiveError::Lake(error) => error.into(),
         ArchiveError::LogType(error) => error.into(),
+        ArchiveError::Warehouse(error) => error.into(),
         other => other.into(),
     }
 }

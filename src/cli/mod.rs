@@ -17,10 +17,13 @@ mod archive;
 mod bench;
 mod columns;
 mod completions;
+mod doctor;
 mod generate;
 mod input;
 #[cfg(feature = "query")]
 mod query;
+mod rejects;
+mod replay;
 mod run;
 mod storage;
 mod types;
@@ -75,6 +78,9 @@ enum Command {
     Run(run::RunArgs),
     Generate(generate::GenerateArgs),
     Verify(verify::VerifyArgs),
+    #[command(subcommand)]
+    Rejects(rejects::RejectsCommand),
+    Replay(replay::ReplayArgs),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     /// Look into the archive, or write the original files back
@@ -84,6 +90,7 @@ enum Command {
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -148,11 +155,14 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Run(args) => run::run(args, &global).await,
             Command::Generate(args) => generate::run(&args, &global),
             Command::Verify(args) => verify::run(args, &global).await,
+            Command::Rejects(command) => rejects::run(command, &global).await,
+            Command::Replay(args) => replay::run(args, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
             Command::Bench(args) => bench::run(args, &global).await,
             Command::Types(command) => types::run(command, &global),
+            Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
         }
     });

@@ -9,14 +9,17 @@ use serde_json::json;
 
 use super::archive::{ListFormat, unwrapped};
 use super::columns::aligned;
+use super::storage::is_postgres;
 use super::units::with_commas;
 use super::{Exit, Global};
-use crate::archive::{Checks, Finding, GivenFile, Report, verify};
+use crate::archive::{Checks, Finding, GivenFile, Holdings, OfArchive, Report, verify};
+use crate::client::{PgConfig, redacted};
 use crate::lake::Archive;
 use crate::model::Ledger;
 use crate::source::{
     self, Catalogue, CutOptions, Encoding, End, FileReader, IdentifiedFile, Input, SourceError,
 };
+use crate::warehouse::Warehouse;
 
 /// Prove that lines = rows + rejects + blanks for every chunk, without a gap; exit 1 if not.
 #[derive(Debug, Args)]
@@ -24,9 +27,12 @@ pub(super) struct VerifyArgs {
     /// Check that these files, folders or globs are archived to their end [default: all that is archived]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Archives to check
+    /// Archives (folders or file:// URLs) and databases (postgres://..) to check
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
+    /// Schema of Postgres
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    schema: String,
     /// Also count the rows of every table
     #[arg(long)]
     count: bool,
@@ -44,25 +50,20 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
     for location in &args.into {
-        let archive = Archive::open(location).await?;
-        let files = match args.paths.is_empty() {
-            true => None,
+        let report = match is_postgres(location) {
+            true => {
+                let warehouse = Warehouse::open(PgConfig::parse(location)?, &args.schema).await?;
+                check(&warehouse, &args.paths, checks, &mut exit).await?
+            }
             false => {
-                let (paths, ledger) = (args.paths.clone(), archive.ledger().await?);
-                let given = tokio::task::spawn_blocking(move || given_files(&paths, ledger)).await;
-                let (files, failures) = given.context("look at the files")?;
-                for failure in failures {
-                    super::print_error(&failure)?;
-                    exit = Exit::SOME_FAILED;
-                }
-                Some(files)
+                let archive = Archive::open(location).await?;
+                check(&OfArchive::new(&archive), &args.paths, checks, &mut exit).await?
             }
         };
-        let report = verify(&archive, files.as_deref(), checks).await.map_err(unwrapped)?;
         if !report.is_whole() {
             exit = Exit::SOME_FAILED;
         }
-        reports.push((location, report));
+        reports.push((redacted(location), report));
     }
     let mut out = io::stdout().lock();
     if args.output == ListFormat::Json {
@@ -79,6 +80,28 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
         }
     }
     Ok(exit)
+}
+
+async fn check(
+    holdings: &dyn Holdings,
+    paths: &[PathBuf],
+    checks: Checks,
+    exit: &mut Exit,
+) -> anyhow::Result<Report> {
+    let files = match paths.is_empty() {
+        true => None,
+        false => {
+            let (paths, ledger) = (paths.to_vec(), holdings.ledger().await.map_err(unwrapped)?);
+            let given = tokio::task::spawn_blocking(move || given_files(&paths, ledger)).await;
+            let (files, failures) = given.context("look at the files")?;
+            for failure in failures {
+                super::print_error(&failure)?;
+                *exit = Exit::SOME_FAILED;
+            }
+            Some(files)
+        }
+    };
+    verify(holdings, files.as_deref(), checks).await.map_err(unwrapped)
 }
 
 /// Which sources the paths are, and what of them is not committed; and what could not be read. Blocking.
@@ -191,7 +214,7 @@ fn to_json(location: &str, report: &Report) -> serde_json::Value {
         })
         .collect();
     json!({
-        "archive": location,
+        "into": location,
         "whole": report.is_whole(),
         "sources": sources,
         "findings": texts(&report.findings),

@@ -112,7 +112,9 @@ impl PgConfig {
         if config.get_dbname().is_none() && config.get_user().is_none() {
             return Err(bad(format!("names neither database nor user; {SHAPE}")));
         }
-        secret::warn_if_on_command_line(url, PASSWORD_REMEDY);
+        if config.get_password() != Some(DEFAULT_PASSWORD.as_bytes()) {
+            secret::warn_if_on_command_line(url, PASSWORD_REMEDY);
+        }
         if config.get_password().is_none()
             && let Some(password) = find_password(&config)?
         {

@@ -2,6 +2,8 @@
 //!
 //! How much is verified is the caller's choice, in the words of libpq's `sslmode`. Deliberately absent: client
 //! certificates, and OpenSSL.
+use std::error::Error as StdError;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,11 +56,16 @@ pub(super) fn without_name(roots: Option<RootCertStore>) -> Result<ClientConfig,
 }
 
 /// Whether this error, or one of its causes, is TLS's: trying again meets the same certificate.
-pub(super) fn is_at_fault(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_at_fault(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // an io::Error's source() skips the error that it wraps
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        // an io::Error's source() skips the error that it wraps, and the Redis driver wraps errors in an Arc
+        let shared = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>();
+        let io = match shared {
+            Some(shared) => shared.downcast_ref::<io::Error>(),
+            None => error.downcast_ref::<io::Error>(),
+        };
+        let wrapped = io.and_then(io::Error::get_ref);
         if error.is::<Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<Error>()) {
             return true;
         }

@@ -3,4 +3,5 @@
 //! Stages take built parts, not configuration.
 pub mod processor;
 pub mod reader;
+pub mod replay;
 pub mod shutdown;

@@ -163,19 +163,21 @@ pub(super) struct Overlapped {
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
     overlapped: BTreeMap<usize, Overlapped>,
-    superseded: Vec<ChunkRecord>,
+    in_the_way: Vec<ChunkRecord>,
 }
 
 impl Conflicts {
-    /// The chunks that cannot be committed, if there are any.
-    pub(super) fn overlapped(&self) -> Option<Vec<Overlapped>> {
-        let copy = |of: &Overlapped| Overlapped { writer: of.writer.clone(), ..*of };
-        (!self.overlapped.is_empty()).then(|| self.overlapped.values().map(copy).collect())
+    /// The chunks that cannot be committed, if there are any. Where the group replaces what is committed, the very
+    /// same ranges are no conflict.
+    pub(super) fn overlapped_by_others(&self, replaces: bool) -> Option<Vec<Overlapped>> {
+        let overlapped = self.overlapped.values().filter(|of| !(replaces && of.is_same_range));
+        let copies: Vec<_> = overlapped.map(|of| Overlapped { writer: of.writer.clone(), ..*of }).collect();
+        (!copies.is_empty()).then_some(copies)
     }
 
-    /// The open lines that chunks of the group take the place of.
-    pub(super) fn superseded(&self) -> &[ChunkRecord] {
-        &self.superseded
+    /// What has to go before the group: open lines that it supersedes, and the very same ranges.
+    pub(super) fn in_the_way(&self) -> &[ChunkRecord] {
+        &self.in_the_way
     }
 }
 
@@ -209,13 +211,15 @@ pub(super) async fn conflicts(
     for row in found.map_err(WarehouseError::of("ask the ledger"))? {
         let chunk = usize::try_from(row.get::<_, i32>(0)).unwrap_or_default();
         let (first, end): (i64, i64) = (row.get(2), row.get(3));
-        if row.get(4) && first == firsts[chunk] && end < ends[chunk] {
-            let condition = format!("source_id = {} AND first_byte = {first}", sources[chunk]);
-            conflicts.superseded.extend(records(client, warehouse, &condition).await?);
-            continue;
-        }
+        let supersedes = row.get(4) && first == firsts[chunk] && end < ends[chunk];
         let is_same_range = (first, end) == (firsts[chunk], ends[chunk]);
-        conflicts.overlapped.insert(chunk, Overlapped { chunk, writer: row.get(5), is_same_range });
+        if supersedes || is_same_range {
+            let condition = format!("source_id = {} AND first_byte = {first}", sources[chunk]);
+            conflicts.in_the_way.extend(records(client, warehouse, &condition).await?);
+        }
+        if !supersedes {
+            conflicts.overlapped.insert(chunk, Overlapped { chunk, writer: row.get(5), is_same_range });
+        }
     }
     Ok(conflicts)
 }

@@ -7,24 +7,20 @@
 //! lock taken first, because its rows have to go before the new ones come.
 //!
 //! After a connection broke, the ledger says whether the commit it broke in took place: entries carry their writer.
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::SinkExt;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, Statement};
 
-use super::copy::{CopyEncoder, HEADER, Rows, TRAILER};
+use super::connection::Connection;
+use super::copy::Rows;
 use super::error::WarehouseError;
 use super::group::{self, CopyJob, Encoders, RefusedRow};
 use super::{Warehouse, ensure_days, kept, ledger};
 use crate::ledger::Committed;
 use crate::model::{ByteRange, ChunkRecord, DecodedBatch};
 
-/// Encoded rows are sent in pieces of this size: small enough for the second-level cache.
-const SLICE_BYTES: usize = 256 << 10;
 /// A group that takes longer than this meets a server that hangs: a new connection is tried.
 const ATTEMPT: Duration = Duration::from_secs(300);
 /// Pauses between attempts while Postgres is away: doubled from the first to the last.
@@ -53,16 +49,15 @@ pub struct Loader {
     connection: Option<Connection>,
 }
 
-struct Connection {
-    client: Client,
-    /// COPY statements by their text.
-    copies: HashMap<String, Statement>,
-}
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Connection").finish_non_exhaustive()
-    }
+/// How a group meets what is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// None of its bytes may be.
+    Add,
+    /// The same, but open lines that it supersedes go first.
+    Supersede,
+    /// The same ranges are, and are taken away.
+    Replace,
 }
 
 enum Attempt {
@@ -83,17 +78,25 @@ impl Loader {
 
     /// Commits what is not committed yet of a group whose chunks share no byte. Waits while Postgres is away;
     /// an error is one that waiting does not mend.
-    pub async fn commit(&mut self, mut group: Vec<DecodedBatch>) -> Result<Loaded, WarehouseError> {
+    pub async fn commit(&mut self, group: Vec<DecodedBatch>) -> Result<Loaded, WarehouseError> {
+        self.load(group, Mode::Add).await
+    }
+
+    /// Puts chunks that were decoded anew in the place of what is committed of the very same ranges.
+    pub async fn replace(&mut self, group: Vec<DecodedBatch>) -> Result<Loaded, WarehouseError> {
+        self.load(group, Mode::Replace).await
+    }
+
+    async fn load(&mut self, mut group: Vec<DecodedBatch>, mut mode: Mode) -> Result<Loaded, WarehouseError> {
         let mut loaded = Loaded::default();
-        let mut lock_first = false;
         while !group.is_empty() {
             let encoders = group::encoders(&group).map_err(WarehouseError::group)?;
-            match self.try_until_answered(&group, &encoders, lock_first).await {
+            match self.try_until_answered(&group, &encoders, mode).await {
                 Ok(Attempt::Committed { copied_bytes }) => {
                     loaded.copied_bytes = copied_bytes;
                     loaded.records = group.drain(..).map(|chunk| chunk.record).collect();
                 }
-                Ok(Attempt::Supersedes) => lock_first = true,
+                Ok(Attempt::Supersedes) => mode = Mode::Supersede,
                 Ok(Attempt::Overlapped(chunks)) => {
                     for chunk in chunks.into_iter().rev() {
                         loaded.overlapped.push(group.remove(chunk).record.range);
@@ -129,11 +132,11 @@ impl Loader {
         &mut self,
         group: &[DecodedBatch],
         encoders: &Encoders,
-        lock_first: bool,
+        mode: Mode,
     ) -> Result<Attempt, WarehouseError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let tried = timeout(ATTEMPT, self.attempt(group, encoders, lock_first)).await;
+            let tried = timeout(ATTEMPT, self.attempt(group, encoders, mode)).await;
             let failure = match tried {
                 Ok(Ok(attempt)) => {
                     if pause > FIRST_PAUSE {
@@ -167,7 +170,7 @@ impl Loader {
             Some(connection) => connection,
             None => {
                 let client = self.warehouse.config.connect().await?;
-                Connection { client, copies: HashMap::new() }
+                Connection::new(client)
             }
         };
         Ok(self.connection.insert(connection))
@@ -186,19 +189,19 @@ impl Loader {
         &mut self,
         group: &[DecodedBatch],
         encoders: &Encoders,
-        lock_first: bool,
+        mode: Mode,
     ) -> Result<Attempt, WarehouseError> {
         let warehouse = Arc::clone(&self.warehouse);
         let connection = self.connection().await?;
         let jobs = jobs(connection, &warehouse, group, encoders).await?;
         connection.begin(&warehouse, &jobs).await?;
-        if lock_first {
+        if mode != Mode::Add {
             kept::lock_sources(&connection.client, &warehouse, group).await?;
             let conflicts = ledger::conflicts(&connection.client, &warehouse, group).await?;
-            if let Some(overlapped) = conflicts.overlapped() {
+            if let Some(overlapped) = conflicts.overlapped_by_others(mode == Mode::Replace) {
                 return self.give_up(&warehouse, group, overlapped).await;
             }
-            kept::delete_chunks(&connection.client, &warehouse, &conflicts.superseded()).await?;
+            kept::delete_chunks(&connection.client, &warehouse, conflicts.in_the_way()).await?;
         }
         let mut copied_bytes = 0;
         for job in &jobs {
@@ -207,13 +210,13 @@ impl Loader {
         for (sql, encoder) in kept::copies(&warehouse, group)? {
             copied_bytes += connection.copy(sql, vec![(&encoder, Rows::Run(0..encoder.num_rows()))]).await?;
         }
-        if !lock_first {
+        if mode == Mode::Add {
             kept::lock_sources(&connection.client, &warehouse, group).await?;
             let conflicts = ledger::conflicts(&connection.client, &warehouse, group).await?;
-            if let Some(overlapped) = conflicts.overlapped() {
+            if let Some(overlapped) = conflicts.overlapped_by_others(false) {
                 return self.give_up(&warehouse, group, overlapped).await;
             }
-            if !conflicts.superseded().is_empty() {
+            if !conflicts.in_the_way().is_empty() {
                 connection.execute("ROLLBACK").await?;
                 return Ok(Attempt::Supersedes);
             }
@@ -335,56 +338,4 @@ async fn jobs<'a>(
         jobs.extend(group::jobs(table, days, |day| !without_leaf.contains(&day)));
     }
     Ok(jobs)
-}
-
-impl Connection {
-    async fn execute(&self, sql: &str) -> Result<(), WarehouseError> {
-        self.client.batch_execute(sql).await.map_err(WarehouseError::of(sql))
-    }
-
-    /// Tables are locked from the top down, as those do who attach leaves.
-    async fn begin(&self, warehouse: &Warehouse, jobs: &[CopyJob<'_>]) -> Result<(), WarehouseError> {
-        let tables: BTreeSet<String> = jobs.iter().map(|job| warehouse.table(&job.table.name)).collect();
-        let lock: Vec<String> =
-            tables.iter().map(|table| format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).collect();
-        self.execute(&format!("BEGIN; SET LOCAL lock_timeout = '60s'; {}", lock.join("; "))).await
-    }
-
-    async fn copy_job(&mut self, warehouse: &Warehouse, job: &CopyJob<'_>) -> Result<u64, WarehouseError> {
-        let parts = job.parts.iter().map(|part| (part.encoder, part.rows.rows())).collect();
-        self.copy(warehouse.copy_into(job.table, job.day), parts).await
-    }
-
-    /// Sends rows by one COPY statement; returns how many bytes they were.
-    async fn copy(
-        &mut self,
-        sql: String,
-        parts: Vec<(&CopyEncoder, Rows<'_>)>,
-    ) -> Result<u64, WarehouseError> {
-        let failed = || WarehouseError::of(sql.as_str());
-        if !self.copies.contains_key(&sql) {
-            let statement = self.client.prepare(&sql).await.map_err(failed())?;
-            self.copies.insert(sql.clone(), statement);
-        }
-        let sink = self.client.copy_in::<_, Bytes>(&self.copies[&sql]).await.map_err(failed())?;
-        let mut sink = std::pin::pin!(sink);
-        let mut buffer = Vec::with_capacity(SLICE_BYTES * 5 / 4);
-        let mut sent = 0;
-        buffer.extend_from_slice(&HEADER);
-        for (encoder, mut rows) in parts {
-            while !rows.is_empty() {
-                encoder.encode_until_full(&mut rows, SLICE_BYTES, &mut buffer);
-                if buffer.len() >= SLICE_BYTES {
-                    sent += buffer.len() as u64;
-                    let full = std::mem::replace(&mut buffer, Vec::with_capacity(SLICE_BYTES * 5 / 4));
-                    sink.send(Bytes::from(full)).await.map_err(failed())?;
-                }
-            }
-        }
-        buffer.extend_from_slice(&TRAILER);
-        sent += buffer.len() as u64;
-        sink.send(Bytes::from(buffer)).await.map_err(failed())?;
-        sink.finish().await.map_err(failed())?;
-        Ok(sent)
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
 //! session remembers between transactions, so that a connection pooler may stand in between.
+mod connection;
 mod copy;
 mod days;
 mod error;
@@ -11,6 +12,7 @@ mod kept;
 mod leaves;
 mod ledger;
 mod loader;
+mod read;
 mod schema;
 mod state;
 
@@ -60,13 +62,17 @@ impl Warehouse {
     pub async fn try_new(config: PgConfig, schema: &str, types: &LogTypes) -> Result<Self, WarehouseError> {
         let mut client = config.connect_at_start().await?;
         migrate(&mut client, schema, types).await?;
-        Ok(Self {
+        Ok(Self::new(config, schema, types))
+    }
+
+    fn new(config: PgConfig, schema: &str, types: &LogTypes) -> Self {
+        Self {
             config,
             schema: schema.to_owned(),
             types: types.clone(),
             writer: Uuid::now_v7().to_string(),
             leaves: Mutex::default(),
-        })
+        }
     }
 
     /// What is committed now, by any writer.

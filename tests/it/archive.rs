@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pipeline::archive::{Checks, Finding, GivenFile, Report, restore, verify};
+use pipeline::archive::{Checks, Finding, GivenFile, OfArchive, Report, restore, verify};
 use pipeline::decode::Decoder;
 use pipeline::lake::{Archive, ArchiveWriter};
 use pipeline::log_type::{LogType, LogTypes};
@@ -153,7 +153,7 @@ async fn restored_files_are_the_originals_byte_for_byte() {
             "{name}"
         );
     }
-    let report = verify(&archive, None, ALL).await.unwrap();
+    let report = verify(&OfArchive::new(&archive), None, ALL).await.unwrap();
     assert_eq!(findings(&report), Vec::<String>::new());
     let lines: u64 = report.sources.iter().map(|source| source.lines).sum();
     assert_eq!(lines, 4 * 41 + 1 + 1);
@@ -180,7 +180,7 @@ async fn a_gap_is_named_and_its_file_not_written() {
     let gap = parts.remove(1).range();
     parts.extend(chunks(&source("/logs/b.log", 0), text.as_bytes(), 2));
     let archive = store(&folder.path().join("archive"), decoded(&types, &parts)).await;
-    let report = verify(&archive, None, ALL).await.unwrap();
+    let report = verify(&OfArchive::new(&archive), None, ALL).await.unwrap();
     assert!(!report.is_whole());
     let expected = Finding::Gap { first_byte: gap.first_byte, end_byte: gap.end_byte };
     assert_eq!(report.sources[0].findings, std::slice::from_ref(&expected));
@@ -202,9 +202,11 @@ async fn content_that_does_not_come_back_is_named_and_its_file_does_not_look_who
     let range = parts[1].range();
     let archive = store(&folder.path().join("archive"), decoded(&types, &parts)).await;
     let expected = Finding::Content { first_byte: range.first_byte, end_byte: range.end_byte };
-    let by_count = verify(&archive, None, Checks { count: true, content: false }).await.unwrap();
+    let by_count =
+        verify(&OfArchive::new(&archive), None, Checks { count: true, content: false }).await.unwrap();
     assert!(by_count.is_whole());
-    let by_content = verify(&archive, None, Checks { count: false, content: true }).await.unwrap();
+    let by_content =
+        verify(&OfArchive::new(&archive), None, Checks { count: false, content: true }).await.unwrap();
     assert_eq!(by_content.sources[0].findings, std::slice::from_ref(&expected));
     let out = folder.path().join("out");
     let files = restore(&archive, &out, false, |_| true).await.unwrap();
@@ -224,9 +226,10 @@ async fn rows_that_are_missing_or_of_no_chunk_are_counted() {
     let stranger = strangers[0].record.chunk_id;
     batches[0].types = strangers.into_iter().flat_map(|batch| batch.types).collect();
     let archive = store(&folder.path().join("archive"), batches).await;
-    let by_ledger = verify(&archive, None, Checks::default()).await.unwrap();
+    let by_ledger = verify(&OfArchive::new(&archive), None, Checks::default()).await.unwrap();
     assert!(by_ledger.is_whole());
-    let report = verify(&archive, None, Checks { count: true, content: false }).await.unwrap();
+    let report =
+        verify(&OfArchive::new(&archive), None, Checks { count: true, content: false }).await.unwrap();
     let count = |table: &str| Finding::Count { table: table.into(), first_byte: 0, expected: 1, found: 0 };
     assert_eq!(report.sources[0].findings, [count("firewall"), count("rejects")]);
     let unknown = Finding::UnknownChunk { table: "firewall".into(), chunk_id: stranger, rows: 1 };
@@ -246,10 +249,10 @@ async fn files_that_grew_or_were_never_read_are_named() {
         source_id: source.id,
         unread_bytes,
     };
-    let report = verify(&archive, Some(&[given(&a, 0)]), ALL).await.unwrap();
+    let report = verify(&OfArchive::new(&archive), Some(&[given(&a, 0)]), ALL).await.unwrap();
     assert!(report.is_whole());
     assert_eq!(report.sources.len(), 1);
-    let report = verify(&archive, Some(&[given(&b, 12), given(&c, 5)]), ALL).await.unwrap();
+    let report = verify(&OfArchive::new(&archive), Some(&[given(&b, 12), given(&c, 5)]), ALL).await.unwrap();
     let texts = findings(&report);
     assert_eq!(texts, ["12 bytes are not archived yet; run again", "nothing of it is archived; run on it"]);
     assert_eq!([&report.sources[0].path, &report.sources[1].path], [&b.path, &c.path]);

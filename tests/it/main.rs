@@ -1,17 +1,23 @@
 //! Integration tests: the real program, real files, one binary.
 //!
 //! One file per theme. Every test works in a folder of its own and ends what it starts; nothing sleeps to wait
-//! for something: it waits for the thing. What the tests need besides Rust, `make venv` installs.
+//! for something: it waits for the thing. What the tests need besides Rust, `make venv` and `.ci/run` install.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails may panic, and say why")]
 
 mod architecture;
 mod archive;
 mod bad_input;
+mod connections;
+mod copy;
+mod doctor;
 mod exactly_once;
 mod lake_readers;
+mod postgres;
 mod query;
 mod restore;
 mod run;
+mod schema;
 mod servers;
+mod services;
 mod support;
 mod watch;

@@ -9,8 +9,8 @@ mod process;
 mod proxy;
 mod redis;
 
-pub(crate) use self::postgres::Postgres;
-pub(crate) use self::process::{is_running, wait_until};
+pub(crate) use self::postgres::{Database, Postgres};
+pub(crate) use self::process::{free_port, is_running, wait_until};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::redis::{Redis, RedisOptions};
 

@@ -48,7 +48,7 @@ impl Builder {
             PgType::Int4 => Self::Int4(Int32Builder::new()),
             PgType::Int8 => Self::Int8(Int64Builder::new()),
             PgType::Float8 => Self::Float8(Float64Builder::new()),
-            PgType::Text => Self::Text(StringBuilder::new()),
+            PgType::Text | PgType::Json => Self::Text(StringBuilder::new()),
             PgType::Inet => Self::Inet(StringBuilder::new()),
             PgType::Timestamptz => Self::Timestamptz(
                 TimestampMicrosecondBuilder::new().with_data_type(PgType::Timestamptz.arrow_type()),

@@ -2,8 +2,8 @@
 //!
 //! Rows are cut into blocks that stay in the processor's cache. Of a block, first the length of every row is
 //! added up column by column, which gives each row its place; then every column writes its fields there, see
-//! `column`. On firewall rows this takes 16 ns a row; a row at a time, with a `match` per field, takes 23 ns
-//! with the same copies and 40 ns with `extend_from_slice`.
+//! `column`. In a trial on firewall rows (131 bytes) of one core this took 16 ns a row; a row at a time, with a
+//! `match` per field, took 23 ns with the same copies and 40 ns with `extend_from_slice`.
 //!
 //! Invariant: whatever fails, fails in [`CopyEncoder::try_new`]; encoding rows cannot. Deliberately absent:
 //! [`HEADER`](super::HEADER) and [`TRAILER`](super::TRAILER), which belong to a stream, not to a batch.
@@ -276,7 +276,7 @@ fn encoder(
             let values = array.as_binary::<i32>();
             Box::new(Varlen::<0>::new(values.offsets(), values.values(), nulls))
         }
-        (PgType::Text, DataType::Utf8) => {
+        (PgType::Text | PgType::Json, DataType::Utf8) => {
             let values = array.as_string::<i32>();
             debug_assert!(!values.iter().flatten().any(|text| text.contains('\0')), "NUL in column {column}");
             Box::new(Varlen::<0>::new(values.offsets(), values.values(), nulls))
@@ -289,7 +289,7 @@ fn encoder(
             let fields = fields(column, pg_type, array.as_string(), None)?;
             Box::new(Prepared::new((0..array.len() as i32).collect(), fields))
         }
-        (PgType::Text | PgType::Inet | PgType::Jsonb, DataType::Dictionary(_, _)) => {
+        (PgType::Text | PgType::Inet | PgType::Json | PgType::Jsonb, DataType::Dictionary(_, _)) => {
             let rows = array.as_any_dictionary_opt().and_then(|_| array.as_dictionary_opt::<Int32Type>());
             let values = rows.and_then(|rows| rows.values().as_string_opt::<i32>());
             let (Some(rows), Some(values)) = (rows, values) else {

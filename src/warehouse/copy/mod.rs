@@ -69,6 +69,8 @@ pub enum PgType {
     Inet,
     /// `timestamp with time zone`
     Timestamptz,
+    /// `json`: the text as it was written
+    Json,
     /// `jsonb`
     Jsonb,
     /// `bytea`
@@ -86,7 +88,7 @@ fn names() -> String {
 
 impl PgType {
     /// All of them.
-    pub const ALL: [PgType; 10] = [
+    pub const ALL: [PgType; 11] = [
         Self::Bool,
         Self::Int2,
         Self::Int4,
@@ -95,6 +97,7 @@ impl PgType {
         Self::Text,
         Self::Inet,
         Self::Timestamptz,
+        Self::Json,
         Self::Jsonb,
         Self::Bytea,
     ];
@@ -110,6 +113,7 @@ impl PgType {
             Self::Text => "text",
             Self::Inet => "inet",
             Self::Timestamptz => "timestamptz",
+            Self::Json => "json",
             Self::Jsonb => "jsonb",
             Self::Bytea => "bytea",
         }
@@ -124,7 +128,7 @@ impl PgType {
             Self::Int8 => "bigint",
             Self::Float8 => "double precision",
             Self::Timestamptz => "timestamp with time zone",
-            Self::Text | Self::Inet | Self::Jsonb | Self::Bytea => self.name(),
+            Self::Text | Self::Inet | Self::Json | Self::Jsonb | Self::Bytea => self.name(),
         }
     }
 
@@ -140,6 +144,7 @@ impl PgType {
             Self::Float8 => 701,
             Self::Inet => 869,
             Self::Timestamptz => 1184,
+            Self::Json => 114,
             Self::Jsonb => 3802,
         }
     }
@@ -164,7 +169,7 @@ impl PgType {
             Self::Int4 => DataType::Int32,
             Self::Int8 => DataType::Int64,
             Self::Float8 => DataType::Float64,
-            Self::Text | Self::Inet | Self::Jsonb => DataType::Utf8,
+            Self::Text | Self::Inet | Self::Json | Self::Jsonb => DataType::Utf8,
             Self::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Bytea => DataType::Binary,
         }

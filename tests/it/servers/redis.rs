@@ -155,6 +155,8 @@ fn launch(folder: &Path, port: u16, options: &RedisOptions) -> Result<Process, S
         set("tls-key-file", &at("server.key"));
         set("tls-ca-cert-file", &at("ca.crt"));
         set("tls-auth-clients", "no");
+        // else the node tells clients its port without TLS, which is none
+        set("tls-cluster", "yes");
     } else {
         set("port", &port);
     }

@@ -73,7 +73,9 @@ fn values(pg_type: PgType) -> BoxedStrategy<Values> {
         PgType::Timestamptz => {
             some(-62_135_596_800_000_000..253_402_300_800_000_000i64).prop_map(Values::Timestamptz).boxed()
         }
-        PgType::Jsonb => some("\\{\"[a-z]{1,5}\": \"[a-z0-9 ]{0,30}\"\\}").prop_map(Values::Text).boxed(),
+        PgType::Json | PgType::Jsonb => {
+            some("\\{\"[a-z]{1,5}\": \"[a-z0-9 ]{0,30}\"\\}").prop_map(Values::Text).boxed()
+        }
         PgType::Bytea => some(prop::collection::vec(any::<u8>(), 0..50)).prop_map(Values::Bytea).boxed(),
     }
 }

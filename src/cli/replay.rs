@@ -1,0 +1,123 @@
+//! `pipeline replay`: decodes what is stored anew, with the log types as they are now.
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, NaiveDate, Utc};
+use clap::Args;
+use serde_json::json;
+
+use super::archive::ListFormat;
+use super::storage::is_postgres;
+use super::units::with_commas;
+use super::{Exit, Global};
+use crate::client::PgConfig;
+use crate::stage::replay::{ReplaySummary, replay};
+use crate::stage::shutdown::Shutdown;
+use crate::warehouse::Warehouse;
+
+/// Decode the lines of a time range anew, rows and rejects alike, and put the result in the place of the old rows
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// Earliest event time (RFC 3339, or a day)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: DateTime<Utc>,
+    /// Event time before which to stop (RFC 3339, or a day)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: DateTime<Utc>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// The database whose chunks are replayed.
+#[derive(Debug, Args)]
+pub(super) struct PlaceArgs {
+    /// Postgres that holds the lines [default: that of docker-compose.yml]
+    #[arg(long, value_name = "URL")]
+    into: Option<String>,
+    /// Schema of Postgres
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    schema: String,
+    /// Form of the summary
+    #[arg(long, value_enum, default_value_t)]
+    output: ListFormat,
+}
+
+/// Runs it.
+pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exit> {
+    anyhow::ensure!(args.from < args.to, "--from {} is not before --to {}", args.from, args.to);
+    // a chunk without rows has no event time; its rejects are replayed by `rejects replay`
+    let condition = format!(
+        "min_timestamp < '{}' AND max_timestamp >= '{}'",
+        args.to.to_rfc3339(),
+        args.from.to_rfc3339()
+    );
+    replay_where(&condition, &args.place, global).await
+}
+
+/// Replays the chunks that an SQL condition on the ledger selects.
+pub(super) async fn replay_where(
+    condition: &str,
+    place: &PlaceArgs,
+    global: &Global,
+) -> anyhow::Result<Exit> {
+    let into = place.into.clone().unwrap_or_else(crate::client::default_postgres_url);
+    if !is_postgres(&into) {
+        bail!(
+            "{into}: an archive cannot be replayed; name a database, or archive the files anew to another place"
+        );
+    }
+    let types = global.log_types()?;
+    let shutdown = Shutdown::new();
+    shutdown.listen().context("listen for signals")?;
+    let warehouse = Arc::new(Warehouse::try_new(PgConfig::parse(&into)?, &place.schema, &types).await?);
+    let records = warehouse.records(condition).await?;
+    let summary = replay(&warehouse, &types, &records, &shutdown).await?;
+    for (source, range) in &summary.damaged {
+        super::print_error(&format!(
+            "{}: bytes {} to {} do not come back as they were read, and stay as they are; `pipeline verify --repair` reads them again",
+            source.path, range.first_byte, range.end_byte
+        ))?;
+    }
+    let mut out = io::stdout();
+    match place.output {
+        ListFormat::Json => writeln!(out, "{}", to_json(&summary))?,
+        _ if global.quiet => {}
+        _ => writeln!(
+            out,
+            "replayed {} chunks, {} of them decode differently; rows {} -> {}, rejects {} -> {}",
+            with_commas(summary.chunks),
+            with_commas(summary.replaced),
+            with_commas(summary.rows.0),
+            with_commas(summary.rows.1),
+            with_commas(summary.rejects.0),
+            with_commas(summary.rejects.1),
+        )?,
+    }
+    Ok(match shutdown.exit_code() {
+        Some(code) => Exit::Code(code),
+        None if !summary.damaged.is_empty() => Exit::SOME_FAILED,
+        None => Exit::DONE,
+    })
+}
+
+fn to_json(summary: &ReplaySummary) -> serde_json::Value {
+    json!({
+        "chunks": summary.chunks,
+        "replaced": summary.replaced,
+        "rows_before": summary.rows.0,
+        "rows": summary.rows.1,
+        "rejects_before": summary.rejects.0,
+        "rejects": summary.rejects.1,
+        "damaged": summary.damaged.len(),
+        "interrupted": summary.interrupted,
+    })
+}
+
+fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(day.and_time(chrono::NaiveTime::MIN).and_utc());
+    }
+    let time = DateTime::parse_from_rfc3339(text);
+    time.map(|time| time.to_utc()).map_err(|_| "write 2024-01-15T00:00:00Z, or 2024-01-15".to_owned())
+}

@@ -1,0 +1,90 @@
+//! A connection that rows are sent over: transactions, and COPY statements that are prepared once.
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio_postgres::{Client, Statement};
+
+use super::Warehouse;
+use super::copy::{CopyEncoder, HEADER, Rows, TRAILER};
+use super::error::WarehouseError;
+use super::group::CopyJob;
+
+/// Encoded rows are sent in pieces of this size: small enough for the second-level cache.
+const SLICE_BYTES: usize = 256 << 10;
+
+/// A client, and its COPY statements by their text.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    copies: HashMap<String, Statement>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, copies: HashMap::new() }
+    }
+
+    pub(super) async fn execute(&self, sql: &str) -> Result<(), WarehouseError> {
+        self.client.batch_execute(sql).await.map_err(WarehouseError::of(sql))
+    }
+
+    /// Tables are locked from the top down, as those do who attach leaves.
+    pub(super) async fn begin(
+        &self,
+        warehouse: &Warehouse,
+        jobs: &[CopyJob<'_>],
+    ) -> Result<(), WarehouseError> {
+        let tables: BTreeSet<String> = jobs.iter().map(|job| warehouse.table(&job.table.name)).collect();
+        let lock: Vec<String> =
+            tables.iter().map(|table| format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).collect();
+        self.execute(&format!("BEGIN; SET LOCAL lock_timeout = '60s'; {}", lock.join("; "))).await
+    }
+
+    pub(super) async fn copy_job(
+        &mut self,
+        warehouse: &Warehouse,
+        job: &CopyJob<'_>,
+    ) -> Result<u64, WarehouseError> {
+        let parts = job.parts.iter().map(|part| (part.encoder, part.rows.rows())).collect();
+        self.copy(warehouse.copy_into(job.table, job.day), parts).await
+    }
+
+    /// Sends rows by one COPY statement; returns how many bytes they were.
+    pub(super) async fn copy(
+        &mut self,
+        sql: String,
+        parts: Vec<(&CopyEncoder, Rows<'_>)>,
+    ) -> Result<u64, WarehouseError> {
+        let failed = || WarehouseError::of(sql.as_str());
+        if !self.copies.contains_key(&sql) {
+            let statement = self.client.prepare(&sql).await.map_err(failed())?;
+            self.copies.insert(sql.clone(), statement);
+        }
+        let sink = self.client.copy_in::<_, Bytes>(&self.copies[&sql]).await.map_err(failed())?;
+        let mut sink = std::pin::pin!(sink);
+        let mut buffer = Vec::with_capacity(SLICE_BYTES * 5 / 4);
+        let mut sent = 0;
+        buffer.extend_from_slice(&HEADER);
+        for (encoder, mut rows) in parts {
+            while !rows.is_empty() {
+                encoder.encode_until_full(&mut rows, SLICE_BYTES, &mut buffer);
+                if buffer.len() >= SLICE_BYTES {
+                    sent += buffer.len() as u64;
+                    let full = std::mem::replace(&mut buffer, Vec::with_capacity(SLICE_BYTES * 5 / 4));
+                    sink.send(Bytes::from(full)).await.map_err(failed())?;
+                }
+            }
+        }
+        buffer.extend_from_slice(&TRAILER);
+        sent += buffer.len() as u64;
+        sink.send(Bytes::from(buffer)).await.map_err(failed())?;
+        sink.finish().await.map_err(failed())?;
+        Ok(sent)
+    }
+}
