@@ -7,6 +7,7 @@
 mod architecture;
 mod archive;
 mod bad_input;
+mod bench;
 mod connections;
 mod copy;
 mod doctor;
