@@ -5,8 +5,8 @@
 
 PIPELINE: the release binary. LOGS: a folder of `pipeline generate`. The password is PGPASSWORD. Both load into the
 same leaves, attached and without their indexes, which exist before the clock starts; round by round in turn, each
-after a checkpoint. Pipeline's time is from the start of its processes until the ledger holds every line, the
-clients' from their start until both have ended. Then the indexes: pipeline's until its processes end, and the same
+after a checkpoint. Pipeline's time is from the start of its process until the ledger holds every line, the
+clients' from their start until both have ended. Then the indexes: pipeline's until its process ends, and the same
 CREATE INDEX statements by two clients. Prints medians, their ratios, and the ratio of each round; the last line is
 JSON. Needs psql and pg_dump of the server's version. Works in schemas of its own, and drops them.
 """
@@ -59,31 +59,21 @@ class Server:
         self.ask(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
-def start(arguments, url, command):
-    environment = {**os.environ, "PIPELINE_INTO": url}
-    common = ["--quiet", "--schema", command["schema"]] if command["stores"] else ["--quiet"]
-    return subprocess.Popen([*arguments, *common, *command["rest"]], env=environment, stdout=subprocess.DEVNULL)
-
-
 def run_pipeline(server, arguments, schema, lines):
-    """Seconds until the ledger holds so many lines, and until the processes have ended."""
-    binary, logs, via = arguments.pipeline, arguments.logs, arguments.via
-    if via == "memory":
-        commands = [(["run", "--via", "memory"], True, [logs])]
-    else:
-        stream = ["--via", via, "--stream", f"{schema}:{os.getpid()}"]
-        commands = [(["process", "--drain", *stream], True, []), (["read", *stream], False, [logs])]
+    """Seconds until the ledger holds so many lines, and until the process has ended."""
+    command = [arguments.pipeline, "run", "--quiet", "--schema", schema, "--via", arguments.via]
+    if arguments.via != "memory":
+        command += ["--stream", f"{schema}:{os.getpid()}"]
     started = time.perf_counter()
-    processes = [start([binary, *command], server.url, {"schema": schema, "stores": stores, "rest": rest})
-                 for command, stores, rest in commands]
+    process = subprocess.Popen([*command, arguments.logs], env={**os.environ, "PIPELINE_INTO": server.url})
     queryable = None
-    while any(process.poll() is None for process in processes):
+    while process.poll() is None:
         if lines and queryable is None:
             if int(server.ask(f"SELECT coalesce(sum(lines), 0) FROM {schema}.chunks")[0]) >= lines:
                 queryable = time.perf_counter() - started
         time.sleep(0.005)
     ended = time.perf_counter() - started
-    if any(process.returncode for process in processes):
+    if process.returncode:
         raise SystemExit("pipeline failed")
     return queryable or ended, ended
 
@@ -105,6 +95,7 @@ def main():
     parser.add_argument("--via", default="memory")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    os.environ.setdefault("PGOPTIONS", "-c client_min_messages=warning")
     server = Server(arguments.postgres)
     for schema in (MODEL, TARGET):
         server.drop(schema)

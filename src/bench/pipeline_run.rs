@@ -1,6 +1,6 @@
-//! One run of the pipeline in processes of its own, watched until every index is valid.
+//! One run of the pipeline in a process of its own, watched until every index is valid.
 //!
-//! The ledger says when rows are queryable, and the end of the processes that all is acknowledged and indexed.
+//! The ledger says when rows are queryable, and the end of the process that all is acknowledged and indexed.
 //! What watches costs one short query per [`LOOK`], on a connection that waits for nothing.
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +17,8 @@ use super::{BenchError, ServerClocks};
 
 /// How often the processes and the ledger are looked at: the exactness of the times.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often the queue is looked at, which makes Redis touch a frame.
+const LOOK_AT_QUEUE: Duration = Duration::from_millis(250);
 /// Rates are over the last such time.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
@@ -25,7 +27,7 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 pub enum Via {
     /// A queue in the one process.
     Memory,
-    /// Redis, between a reader and a processor.
+    /// Redis, between reader and processor.
     Redis {
         /// Its URL.
         url: String,
@@ -47,12 +49,8 @@ pub struct PipelineRun {
     pub via: Via,
     /// URL of the database.
     pub into: String,
-    /// Arguments of every process.
-    pub common: Vec<OsString>,
-    /// Arguments of whoever reads: chunk size.
-    pub reading: Vec<OsString>,
-    /// Arguments of whoever stores: workers, commit size.
-    pub storing: Vec<OsString>,
+    /// Other arguments of `pipeline run`.
+    pub arguments: Vec<OsString>,
 }
 
 /// What a run looks like at a moment.
@@ -75,12 +73,12 @@ pub struct Sample {
 pub struct RunFigures {
     /// What it committed.
     pub committed: LedgerCounts,
-    /// From the start of the processes until every row could be queried.
+    /// From the start of the process until every row could be queried.
     pub queryable_seconds: f64,
-    /// From the start until the processes had ended, and with that every index was valid.
+    /// From the start until the process had ended, and with that every index was valid.
     pub indexed_seconds: f64,
-    /// What the pipeline's processes used.
-    pub processes: Vec<ProcessUse>,
+    /// What the pipeline's process used.
+    pub process: ProcessUse,
     /// CPU of the Postgres server meanwhile, where it is on this machine.
     pub postgres_cpu_seconds: Option<f64>,
     /// CPU of the Redis server meanwhile.
@@ -92,15 +90,9 @@ pub struct RunFigures {
 }
 
 impl RunFigures {
-    /// CPU of the pipeline's processes for a million lines.
+    /// CPU of the pipeline's process for a million lines.
     pub fn cpu_seconds_per_million_lines(&self) -> Option<f64> {
-        let cpu: Option<f64> = self.processes.iter().map(|process| process.cpu_seconds).sum();
-        Some(cpu? / self.committed.lines.max(1) as f64 * 1e6)
-    }
-
-    /// The peaks of the processes, added up.
-    pub fn peak_bytes(&self) -> Option<u64> {
-        self.processes.iter().map(|process| process.peak_bytes).sum()
+        Some(self.process.cpu_seconds? / self.committed.lines.max(1) as f64 * 1e6)
     }
 
     /// Lines a second, until rows are queryable.
@@ -114,23 +106,18 @@ impl PipelineRun {
     pub async fn measure(
         &self,
         schema: &Schema,
-        mut queue: Option<Queue>,
+        mut queue: Option<&mut Queue>,
         clocks: &mut ServerClocks,
         samples: &watch::Sender<Sample>,
     ) -> Result<RunFigures, BenchError> {
         let (postgres, redis) = (clocks.postgres_seconds(), clocks.redis_seconds().await);
         let started = Instant::now();
-        let mut running = Vec::new();
-        for (name, mut command) in self.commands(schema.name()) {
-            running.push(Measured::start(&mut command, name)?);
-        }
+        let mut running = Measured::start(&mut self.command(schema.name()), "run")?;
         let mut rate = Rate::default();
         let mut figures = RunFigures::default();
+        let (mut depth, mut next_depth) = (None, Duration::ZERO);
         loop {
-            let mut ended = true;
-            for process in &mut running {
-                ended &= process.poll()?;
-            }
+            let ended = running.poll()?;
             let now = started.elapsed();
             if ended {
                 figures.indexed_seconds = now.as_secs_f64();
@@ -144,8 +131,10 @@ impl PipelineRun {
                 };
                 figures.committed = committed;
             }
-            let mut depth = None;
-            if let Some(queue) = &mut queue {
+            if let Some(queue) = &mut queue
+                && now >= next_depth
+            {
+                next_depth = now + LOOK_AT_QUEUE;
                 depth = Some(queue.depth().await?);
                 let deepest = figures.deepest_queue.iter().chain(&depth);
                 figures.deepest_queue = deepest.max_by_key(|depth| depth.frames).copied();
@@ -162,9 +151,7 @@ impl PipelineRun {
             }
             tokio::time::sleep(LOOK).await;
         }
-        for process in running {
-            figures.processes.push(process.finish()?.0);
-        }
+        figures.process = running.finish()?.0;
         let since = |before: Option<f64>, now: Option<f64>| Some(now? - before?);
         figures.postgres_cpu_seconds = since(postgres, clocks.postgres_seconds());
         figures.redis_cpu_seconds = since(redis, clocks.redis_seconds().await);
@@ -172,37 +159,17 @@ impl PipelineRun {
         Ok(figures)
     }
 
-    fn commands(&self, schema: &str) -> Vec<(&'static str, Command)> {
-        let start = |name: &str| {
-            let mut command = Command::new(&self.program);
-            command.arg(name).args(&self.common);
-            command
-        };
-        let read = |command: &mut Command| {
-            command.args(&self.reading).arg("--").args(&self.paths);
-        };
+    fn command(&self, schema: &str) -> Command {
+        let mut run = Command::new(&self.program);
+        run.args(["run", "--output", "json", "--schema", schema]).args(&self.arguments);
         // by variable, because a URL may hold a password, and everybody sees command lines
-        let store = |command: &mut Command| {
-            command.env("PIPELINE_INTO", &self.into).args(["--schema", schema]).args(&self.storing);
-        };
+        run.env("PIPELINE_INTO", &self.into);
         match &self.via {
-            Via::Memory => {
-                let mut run = start("run");
-                run.args(["--via", "memory", "--output", "json"]);
-                store(&mut run);
-                read(&mut run);
-                vec![("run", run)]
-            }
-            Via::Redis { url, stream } => {
-                let (mut reader, mut processor) = (start("read"), start("process"));
-                for half in [&mut reader, &mut processor] {
-                    half.env("PIPELINE_VIA", url).args(["--stream", stream]);
-                }
-                store(&mut processor);
-                read(&mut reader);
-                vec![("process", processor), ("read", reader)]
-            }
-        }
+            Via::Memory => run.args(["--via", "memory"]),
+            Via::Redis { url, stream } => run.env("PIPELINE_VIA", url).args(["--stream", stream]),
+        };
+        run.arg("--").args(&self.paths);
+        run
     }
 }
 

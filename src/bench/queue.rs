@@ -1,11 +1,14 @@
 //! How much waits between reader and processor.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::streams::StreamRangeReply;
 use serde::Serialize;
 
 use super::BenchError;
 use crate::client::RedisConnection;
+
+/// Length, bytes, and the first entry's id: in a script, because a frame is as large as a chunk and is not wanted.
+const LOOK: &str = "local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+return {redis.call('XLEN', KEYS[1]), redis.call('GET', KEYS[2]) or '0', first and first[1] or false}";
 
 /// The stream that is looked at.
 pub struct Queue {
@@ -32,22 +35,28 @@ impl Queue {
 
     /// What waits now. An acknowledged frame is deleted, so that the length of the stream is what waits.
     pub async fn depth(&mut self) -> Result<QueueDepth, BenchError> {
-        let mut ask = redis::pipe();
-        ask.cmd("XLEN").arg(&self.stream);
-        ask.cmd("GET").arg(format!("{}:bytes", self.stream));
-        ask.cmd("XRANGE").arg(&self.stream).arg("-").arg("+").arg("COUNT").arg(1);
+        let mut ask = redis::cmd("EVAL");
+        ask.arg(LOOK).arg(2).arg(&self.stream).arg(self.key("bytes"));
         let answer = ask.query_async(&mut self.connection).await;
-        let (frames, bytes, first): (u64, Option<i64>, StreamRangeReply) =
+        let (frames, bytes, first): (u64, Option<i64>, Option<String>) =
             answer.map_err(BenchError::redis("look at the queue"))?;
-        let oldest = first.ids.first().and_then(|entry| age(&entry.id, SystemTime::now()));
+        let oldest = first.and_then(|id| age(&id, SystemTime::now()));
         Ok(QueueDepth { frames, bytes: bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)), oldest })
     }
 
-    /// Removes the stream.
+    /// Removes the stream with all that belongs to it.
     pub async fn remove(&mut self) -> Result<(), BenchError> {
-        let keys = [self.stream.clone(), format!("{}:bytes", self.stream)];
+        let keys = [self.stream.clone(), self.key("bytes"), self.key("reports"), self.key("ledger")];
         let removed = redis::cmd("DEL").arg(&keys).query_async(&mut self.connection).await;
         removed.map_err(BenchError::redis("remove the queue"))
+    }
+
+    /// What belongs to a stream has its name as hash tag, so that a cluster keeps it with the stream.
+    fn key(&self, name: &str) -> String {
+        match self.stream.contains('{') {
+            true => format!("{}:{name}", self.stream),
+            false => format!("{{{}}}:{name}", self.stream),
+        }
     }
 }
 

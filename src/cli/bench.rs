@@ -152,12 +152,12 @@ impl Bench<'_> {
         let input = self.input()?;
         // a stream of its own, so that nobody's frames are counted or touched
         let stream = format!("{}:{}", args.schema(), std::process::id());
-        let (via, queue) = match args.via.as_str() {
+        let (via, mut queue) = match args.via.as_str() {
             MEMORY => (Via::Memory, None),
             url => (Via::Redis { url: url.to_owned(), stream: stream.clone() }, self.queue(&stream).await?),
         };
-        let clock_redis = match (&self.redis, &via) {
-            (Some(redis), Via::Redis { .. }) => Some(redis.connect(Some(RESPONSE_TIMEOUT)).await?),
+        let clock_redis = match (&self.redis, &queue) {
+            (Some(redis), Some(_)) => Some(redis.connect(Some(RESPONSE_TIMEOUT)).await?),
             _ => None,
         };
         let mut clocks = ServerClocks::find(schema.client(), clock_redis).await;
@@ -167,16 +167,15 @@ impl Bench<'_> {
             total_bytes: input.total_bytes(),
             via,
             into: args.postgres(),
-            common: self.common(),
-            reading: ["--chunk-size", &args.chunk_size].map(OsString::from).to_vec(),
-            storing: args
-                .workers
-                .map_or_else(Vec::new, |workers| vec!["--workers".into(), workers.to_string().into()]),
+            arguments: self.arguments(),
         };
         let (samples, seen) = watch::channel(Sample::default());
         let display = Display::start(!self.global.quiet, seen);
-        let figures = run.measure(&schema, queue, &mut clocks, &samples).await;
+        let figures = run.measure(&schema, queue.as_mut(), &mut clocks, &samples).await;
         display.stop(samples).await;
+        if let Some(queue) = &mut queue {
+            queue.remove().await?;
+        }
         let figures = figures?;
         let unindexed_leaves = schema.unindexed_leaves().await?;
         schema.vacuum().await?;
@@ -281,6 +280,16 @@ impl Bench<'_> {
 
     fn old_schema(&self) -> String {
         format!("{}_old", self.args.schema())
+    }
+
+    /// Arguments of the pipeline that is measured, besides where from and where to.
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = self.common();
+        arguments.extend(["--chunk-size".into(), OsString::from(&self.args.chunk_size)]);
+        if let Some(workers) = self.args.workers {
+            arguments.extend(["--workers".into(), workers.to_string().into()]);
+        }
+        arguments
     }
 
     /// Arguments of every process that is started.

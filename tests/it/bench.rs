@@ -1,11 +1,16 @@
 //! `pipeline bench`, and the old design that it compares with: same answers, and where they cannot be the same.
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
+use pipeline::bench::{AttachLimits, Ending, Sample, Schema, attach};
+use pipeline::client::PgConfig;
 use serde_json::Value;
+use tokio::sync::watch;
 
-use super::servers::{Postgres, Redis};
-use super::support::{FIREWALL_LINE, Site, output, python, repository};
+use super::servers::{Postgres, Redis, wait_until};
+use super::support::{FIREWALL_LINE, Site, numbered_lines, output, python, repository};
 
 const OLD_TABLE: &str = "CREATE TABLE old.logs (id bigserial PRIMARY KEY, log_type text, raw_line text, \
     \"timestamp\" text, source_file text, parsed_data jsonb, indexed_at timestamptz DEFAULT now())";
@@ -45,14 +50,14 @@ fn old_sql_on_old_table_and_view_new_sql_and_plain_python_give_the_same_answers(
     let (database, redis) = (Postgres::shared().database(), Redis::shared());
     let site = Site::new();
     // one line per second: into the hour from 05:00 that the first question asks for
-    site.generate(1, 18_600);
+    site.generate(1, 20_000);
     site.ok(&["run", "--into", &database.url(), "logs"]);
     database.sql(&format!("CREATE SCHEMA old; {OLD_TABLE}"));
     // the old table is filled by the old way, line by line
     let mut old_design = site.command(&["bench", "--as-old-design", "--schema", "old", "logs"]);
-    old_design.args(["--baseline-lines", "18600", "--via", &redis.url(), "--into", &database.url()]);
+    old_design.args(["--baseline-lines", "20000", "--via", &redis.url(), "--into", &database.url()]);
     let figures: Value = serde_json::from_str(&output(&mut old_design)).unwrap();
-    assert_eq!(figures["lines"], 18_600);
+    assert_eq!(figures["lines"], 20_000);
     for number in 1..=6 {
         let ask = |schema: &str, sql: &str| {
             database.sql(&format!("SET search_path = {schema}; SET TimeZone = 'UTC'; {sql}"))
@@ -170,4 +175,32 @@ fn a_measured_pipeline_that_fails_says_why() {
     let error = site.error(1, &["bench", "missing.log", "--into", &database.url()]);
     assert!(error.starts_with("`pipeline run`, which was measured, failed with exit status: "), "{error}");
     assert!(error.contains("missing.log"), "{error}");
+}
+
+#[test]
+fn attach_counts_what_another_process_commits_and_stops_when_nothing_more_comes() {
+    let database = Postgres::shared().database();
+    let site = Site::new();
+    site.write("logs/a.log", numbered_lines(0, 5_000));
+    site.ok(&["run", "--into", &database.url(), "logs/a.log"]);
+    site.write("logs/b.log", numbered_lines(0, 7_000));
+    let limits = AttachLimits { total: Duration::from_secs(60), idle: Duration::from_secs(4) };
+    let attached = thread::scope(|scope| {
+        let (samples, mut seen) = watch::channel(Sample::default());
+        let watching = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let samples = samples;
+            runtime.block_on(async {
+                let client = PgConfig::parse(&database.url()).unwrap().connect().await.unwrap();
+                attach(&Schema::of(client, "public"), None, limits, &samples).await.unwrap()
+            })
+        });
+        // what was there before it looked is not counted
+        wait_until("it looks", || seen.has_changed().unwrap());
+        seen.mark_unchanged();
+        site.ok(&["run", "--into", &database.url(), "logs/b.log"]);
+        watching.join().unwrap()
+    });
+    assert_eq!((attached.committed.lines, attached.ending), (7_000, Ending::NoProgress));
+    assert!(attached.seconds > 0.0 && attached.rows_per_second > 0.0);
 }

@@ -63,7 +63,7 @@ impl Report {
         let derived = json!({
             "lines_per_second_queryable": self.run.lines_per_second(),
             "cpu_seconds_per_million_lines": self.run.cpu_seconds_per_million_lines(),
-            "peak_bytes": self.run.peak_bytes(),
+            "peak_bytes": self.run.process.peak_bytes,
             "table_bytes_per_row": self.run.stored.table_bytes as f64 / rows,
             "index_bytes_per_row": self.run.stored.index_bytes as f64 / rows,
         });
@@ -112,7 +112,7 @@ impl Report {
                 line(out, "", &seconds(cpu / lines * 1e6), name);
             }
         }
-        line(out, "peak memory", &optional(run.peak_bytes(), bytes_text), "");
+        line(out, "peak memory", &optional(run.process.peak_bytes, bytes_text), "");
         if let Some(queue) = run.deepest_queue {
             let bytes = queue.bytes.map_or_else(String::new, bytes_text);
             line(out, "deepest queue", &format!("{} frames", with_commas(queue.frames)), &bytes);
@@ -139,7 +139,8 @@ impl Report {
         let cpu = run.cpu_seconds_per_million_lines();
         let ratio = optional(cpu.zip(old_cpu), |(cpu, old)| format!("{:.0} x", old / cpu.max(1e-9)));
         columns(out, "CPU per million lines", &[optional(cpu, seconds), optional(old_cpu, seconds), ratio]);
-        let peaks = [run.peak_bytes(), baseline.process.peak_bytes].map(|peak| optional(peak, bytes_text));
+        let peaks =
+            [run.process.peak_bytes, baseline.process.peak_bytes].map(|peak| optional(peak, bytes_text));
         columns(out, "peak memory", &peaks);
     }
 }
