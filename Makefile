@@ -23,7 +23,7 @@ golden:
 	PIPELINE_GOLDEN=write cargo test --release --lib golden
 
 fuzz:
-	@for target in decode log_type; do \
+	@for target in decode frame log_type; do \
 	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
 	done
 

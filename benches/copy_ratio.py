@@ -7,13 +7,14 @@ PIPELINE: the release binary. LOGS: a folder of `pipeline generate`. The passwor
 same leaves, attached and without their indexes, which exist before the clock starts; round by round in turn, each
 after a checkpoint. Pipeline's time is from the start of its process until the ledger holds every line, the
 clients' from their start until both have ended. Then the indexes: pipeline's until its process ends, and the same
-CREATE INDEX statements by two clients. Prints medians, their ratios, and the ratio of each round; the last line is
+CREATE INDEX statements by two clients. CPU is that of server and clients, indexes included. Prints medians, their ratios, and the ratio of each round; the last line is
 JSON. Needs psql and pg_dump of the server's version. Works in schemas of its own, and drops them.
 """
 import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -22,6 +23,31 @@ from pathlib import Path
 
 MODEL, TARGET = "pipeline_copy_model", "pipeline_copy_target"
 KEPT = ("schema_migrations", "log_types")
+
+
+def stat(pid):
+    """Parent and CPU seconds, those of its ended children included."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return int(fields[1]), sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+class Cpu:
+    """CPU seconds of the server and of ended clients, since the last look."""
+
+    def __init__(self, server):
+        self.server = server
+        self.seen = self.now()
+
+    def now(self):
+        clients = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return self.server.cpu_seconds() + clients.ru_utime + clients.ru_stime
+
+    def lap(self):
+        before, self.seen = self.seen, self.now()
+        return self.seen - before
 
 
 class Server:
@@ -41,6 +67,16 @@ class Server:
             if line == "end\n":
                 return lines
             lines.append(line.rstrip("\n"))
+
+    def cpu_seconds(self):
+        """Of the server and its sessions since it started; 0 where it is on another machine."""
+        backend = self.ask("SELECT pg_backend_pid()")[0]
+        try:
+            server = stat(backend)[0]
+            stats = [stat(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+            return stat(server)[1] + sum(cpu for parent, cpu in filter(None, stats) if parent == server)
+        except TypeError:
+            return 0.0
 
     def by_two_clients(self, scripts):
         """Wall seconds until both have ended."""
@@ -140,16 +176,19 @@ def main():
         rows = []
         for number in range(arguments.rounds):
             fresh()
+            cpu = Cpu(server)
             loaded = server.by_two_clients(loads)
             indexed = loaded + server.by_two_clients(builds)
+            copy_cpu = cpu.lap()
             fresh()
+            cpu.lap()
             queryable, ended = run_pipeline(server, arguments, TARGET, lines)
-            rows.append((queryable, loaded, ended, indexed))
+            rows.append((queryable, loaded, ended, indexed, cpu.lap(), copy_cpu))
             print(f"round {number + 1}: rows queryable {queryable:.2f} s against {loaded:.2f} s "
                   f"({queryable / loaded:.2f}); indexed {ended:.2f} s against {indexed:.2f} s "
-                  f"({ended / indexed:.2f})", flush=True)
+                  f"({ended / indexed:.2f}); CPU {rows[-1][4]:.2f} s against {copy_cpu:.2f} s", flush=True)
         server.drop(TARGET)
-    queryable, loaded, ended, indexed = (statistics.median(column) for column in zip(*rows))
+    queryable, loaded, ended, indexed, own_cpu, copy_cpu = (statistics.median(column) for column in zip(*rows))
     report = {
         "lines": lines, "via": arguments.via.split(":")[0], "rounds": len(rows),
         "pipeline_queryable_seconds": round(queryable, 3), "copy_seconds": round(loaded, 3),
@@ -157,6 +196,8 @@ def main():
         "round_ratios": [round(row[0] / row[1], 3) for row in rows],
         "pipeline_indexed_seconds": round(ended, 3), "copy_indexed_seconds": round(indexed, 3),
         "indexed_ratio": round(ended / indexed, 3),
+        "pipeline_cpu_seconds": round(own_cpu, 3), "copy_cpu_seconds": round(copy_cpu, 3),
+        "cpu_ratio": round(own_cpu / copy_cpu, 3),
     }
     print(f"medians: pipeline / COPY = {report['queryable_ratio']} until queryable, "
           f"{report['indexed_ratio']} until indexed (goal: 1.25)")

@@ -44,9 +44,9 @@ pub(super) struct BenchArgs {
     /// Generated lines, of the standard types, seed 42
     #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     lines: u64,
-    /// What carries chunks: memory, or a Redis (redis://..)
-    #[arg(long, value_name = "URL", default_value = MEMORY)]
-    via: String,
+    /// What carries chunks: memory, or a Redis (redis://..) [default: that of docker-compose.yml]
+    #[arg(long, value_name = "URL")]
+    via: Option<String>,
     /// Postgres to load [default: that of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     into: Option<String>,
@@ -119,12 +119,16 @@ impl BenchArgs {
         self.into.clone().unwrap_or_else(default_postgres_url)
     }
 
+    fn via(&self) -> String {
+        self.via.clone().unwrap_or_else(default_redis_url)
+    }
+
     /// The Redis to connect to, if any.
     fn redis(&self) -> Option<String> {
-        match self.via.as_str() {
+        match self.via() {
             // the old design has no way but Redis
-            MEMORY => (self.baseline || self.as_old_design).then(default_redis_url),
-            url => Some(url.to_owned()),
+            via if via == MEMORY => (self.baseline || self.as_old_design).then(default_redis_url),
+            url => Some(url),
         }
     }
 
@@ -152,9 +156,9 @@ impl Bench<'_> {
         let input = self.input()?;
         // a stream of its own, so that nobody's frames are counted or touched
         let stream = format!("{}:{}", args.schema(), std::process::id());
-        let (via, mut queue) = match args.via.as_str() {
-            MEMORY => (Via::Memory, None),
-            url => (Via::Redis { url: url.to_owned(), stream: stream.clone() }, self.queue(&stream).await?),
+        let (via, mut queue) = match args.via() {
+            via if via == MEMORY => (Via::Memory, None),
+            url => (Via::Redis { url, stream: stream.clone() }, self.queue(&stream).await?),
         };
         let clock_redis = match (&self.redis, &queue) {
             (Some(redis), Some(_)) => Some(redis.connect(Some(RESPONSE_TIMEOUT)).await?),
@@ -203,7 +207,7 @@ impl Bench<'_> {
         let committed = figures.committed;
         let report = Report {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            via: args.via.split("://").next().unwrap_or_default().to_owned(),
+            via: args.via().split("://").next().unwrap_or_default().to_owned(),
             chunk_size: args.chunk_size.clone(),
             unindexed_leaves,
             queue_cost: queue_cost(committed.lines, committed.chunks, committed.bytes),

@@ -10,7 +10,12 @@ use crate::client::{self, ClientError};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
+use crate::sink::SinkError;
+use crate::stage::processor::ProcessError;
+use crate::stage::reader::ReadError;
+use crate::stage::replay::ReplayError;
 use crate::telemetry::{self, LogFormat, LogOptions};
+use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
 
 mod archive;
@@ -20,8 +25,12 @@ mod completions;
 mod doctor;
 mod generate;
 mod input;
+mod process;
+mod progress;
 #[cfg(feature = "query")]
 mod query;
+mod queue;
+mod read;
 mod rejects;
 mod replay;
 mod run;
@@ -76,6 +85,15 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Read(read::ReadArgs),
+    #[command(alias = "processor")]
+    Process(process::ProcessArgs),
+    /// `read --watch`, as old scripts call it
+    #[command(hide = true)]
+    Reader(read::ReadArgs),
+    /// Make the tables, as old scripts do first
+    #[command(hide = true)]
+    InitDb(process::InitDbArgs),
     Generate(generate::GenerateArgs),
     Verify(verify::VerifyArgs),
     #[command(subcommand)]
@@ -153,6 +171,10 @@ fn try_main() -> anyhow::Result<Exit> {
     let exit = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(args, &global).await,
+            Command::Read(args) => read::run(args, &global).await,
+            Command::Process(args) => process::run(args, &global).await,
+            Command::Reader(args) => read::run(args.watching(), &global).await,
+            Command::InitDb(args) => process::init_db(&args, &global).await,
             Command::Generate(args) => generate::run(&args, &global),
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
@@ -204,37 +226,51 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<LogTypeError>() {
         return Exit::CONFIGURATION;
     }
-    match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
-        Some(ClientError::Unreachable { .. }) => return Exit::SERVICE,
-        Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }) => return Exit::CONFIGURATION,
-        None => {}
-    }
-    match error.chain().find_map(|cause| cause.downcast_ref::<BenchError>()) {
+    match error.downcast_ref() {
         Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,
         Some(BenchError::Server { .. }) => return Exit::SERVICE,
         Some(_) | None => {}
     }
-    match error.chain().find_map(|cause| cause.downcast_ref::<WarehouseError>()) {
-        Some(error) if error.is_retriable() => return Exit::SERVICE,
-        Some(WarehouseError::Client(ClientError::Unreachable { .. }) | WarehouseError::Hangs) => {
-            return Exit::SERVICE;
-        }
-        Some(
+    let sink = match error.downcast_ref() {
+        Some(ProcessError::Sink(error)) => Some(error),
+        _ => error.downcast_ref::<SinkError>(),
+    };
+    let lake = match sink {
+        Some(SinkError::Lake(error)) => Some(error),
+        _ => error.downcast_ref::<LakeError>(),
+    };
+    let warehouse = match (sink, error.downcast_ref()) {
+        (Some(SinkError::Warehouse(error)), _) | (_, Some(ReplayError::Warehouse(error))) => Some(error),
+        _ => error.downcast_ref::<WarehouseError>(),
+    };
+    let transport = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ProcessError::Transport(error)), _) | (_, Some(ReadError::Transport(error))) => Some(error),
+        _ => error.downcast_ref::<TransportError>(),
+    };
+    let client = match (warehouse, transport) {
+        (Some(WarehouseError::Client(error)), _) | (_, Some(TransportError::Client(error))) => Some(error),
+        _ => error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()),
+    };
+    match (client, warehouse, lake) {
+        (Some(ClientError::Unreachable { .. }), ..) => Exit::SERVICE,
+        (Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }), ..) => Exit::CONFIGURATION,
+        _ if matches!(transport, Some(TransportError::Redis { .. })) => Exit::SERVICE,
+        _ if matches!(transport, Some(TransportError::StreamName(_))) => Exit::CONFIGURATION,
+        (_, Some(error), _) => match error {
             WarehouseError::NotOurs { .. }
             | WarehouseError::Incompatible { .. }
-            | WarehouseError::Unsupported(_)
-            | WarehouseError::Client(_),
-        ) => return Exit::CONFIGURATION,
-        Some(_) => return Exit::SERVICE,
-        None => {}
-    }
-    match error.chain().find_map(|cause| cause.downcast_ref::<LakeError>()) {
-        Some(
-            LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. },
-        ) => Exit::CONFIGURATION,
-        // storage answers, but a file is not there any more: what is archived is damaged
-        Some(LakeError::Storage { source: object_store::Error::NotFound { .. }, .. }) => 1,
-        Some(LakeError::Storage { .. }) => Exit::SERVICE,
+            | WarehouseError::Unsupported(_) => Exit::CONFIGURATION,
+            _ => Exit::SERVICE,
+        },
+        (.., Some(error)) => match error {
+            LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. } => {
+                Exit::CONFIGURATION
+            }
+            // storage answers, but a file is not there any more: what is archived is damaged
+            LakeError::Storage { source: object_store::Error::NotFound { .. }, .. } => 1,
+            LakeError::Storage { .. } => Exit::SERVICE,
+            _ => 1,
+        },
         _ => 1,
     }
 }

@@ -1,14 +1,15 @@
 //! `pipeline run`: raw log files into the archive, all in one process.
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::input::InputArgs;
+use super::progress::Progress;
+use super::queue::{StreamArgs, Via};
 use super::storage::{self, StorageArgs};
 use super::units::{bytes_text, with_commas};
 use super::{Exit, Global};
@@ -16,8 +17,7 @@ use crate::sink::{self, Sink};
 use crate::stage::processor::{self, DecoderPool, ProcessError, ProcessSummary};
 use crate::stage::reader::{self, ReadOptions, ReadSummary};
 use crate::stage::shutdown::Shutdown;
-use crate::telemetry::Metric;
-use crate::transport::{Producer, memory};
+use crate::transport::{Consumer, Producer, RedisStream, memory};
 
 /// Chunks between reader and processor hold at most this many bytes.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -30,25 +30,21 @@ pub(super) struct RunArgs {
     /// Where to write, several times for several places: an archive (folder or file:// URL) or postgres://..
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
-    /// What carries chunks from reader to processor
-    #[arg(long, value_enum, default_value_t)]
+    /// What carries chunks from reader to processor: memory, or redis://..
+    #[arg(long, value_name = "URL", default_value = "memory", value_parser = Via::parse)]
     via: Via,
     #[command(flatten)]
     storage: StorageArgs,
     /// Form of the summary
     #[arg(long, value_enum, default_value_t)]
     output: SummaryFormat,
+    #[command(flatten)]
+    stream: StreamArgs,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Via {
-    /// A bounded queue in this process
-    #[default]
-    Memory,
-}
-
+/// Form of a summary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum SummaryFormat {
+pub(super) enum SummaryFormat {
     #[default]
     Text,
     Json,
@@ -68,14 +64,20 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
     let mut sinks = args.storage.open(&args.into, &types).await?;
     let progress = Progress::start(!global.quiet && !args.input.watch);
-    let outcome = ship(&paths, &options, &decoders, &mut sinks, &shutdown).await;
+    let outcome = match &args.via {
+        Via::Memory => ship(&paths, &options, &decoders, &mut sinks, &shutdown).await,
+        Via::Redis(url) => {
+            let stream = args.stream.open(url)?;
+            ship_through(&stream, &paths, &options, &decoders, &mut sinks, &shutdown).await
+        }
+    };
     progress.stop().await;
     let (read, committed) = outcome?;
     for failure in &read.failures {
         super::print_error(&failure.to_string())?;
     }
     let summary = Summary {
-        read: &read,
+        read: Some(&read),
         committed: &committed,
         into: storage::names(&args.into),
         took: started.elapsed(),
@@ -139,6 +141,48 @@ async fn ship(
     }
 }
 
+/// Reader and processor of one stream, which others may share, until all that was read here is committed.
+async fn ship_through(
+    stream: &RedisStream,
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    decoders: &DecoderPool,
+    sinks: &mut [Box<dyn Sink>],
+    shutdown: &Shutdown,
+) -> anyhow::Result<(ReadSummary, ProcessSummary)> {
+    let mut committed = ProcessSummary::default();
+    let ledger = sink::ledger(sinks).await?;
+    let (producer, mut consumer) = (stream.producer().await?, stream.consumer(false).await?);
+    let all_reported = Shutdown::new();
+    let reading = async {
+        let read = reader::read(paths, options, ledger, &producer, shutdown).await;
+        let finished = producer.finish().await;
+        all_reported.request();
+        (read, finished)
+    };
+    let processing = async {
+        let (idle, stop) = (processor::IDLE, Some(&all_reported));
+        let processed = processor::process(&mut consumer, decoders, sinks, idle, stop, &mut committed).await;
+        consumer.close().await?;
+        processed
+    };
+    let (read, finished) = {
+        tokio::pin!(reading, processing);
+        tokio::select! {
+            processed = &mut processing => {
+                processed?;
+                anyhow::bail!("the processor ended before the reader; run again to ship what is lacking")
+            }
+            read = &mut reading => {
+                processing.await?;
+                read
+            }
+        }
+    };
+    finished?;
+    Ok((read?, committed))
+}
+
 /// What was read from standard input or a pipe cannot be read again.
 fn restart_is_possible(paths: &[PathBuf]) -> anyhow::Result<()> {
     let is_stream = |path: &&PathBuf| {
@@ -154,78 +198,41 @@ fn restart_is_possible(paths: &[PathBuf]) -> anyhow::Result<()> {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
-struct Progress {
-    stop: Shutdown,
-    task: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl Progress {
-    fn start(wanted: bool) -> Self {
-        let stop = Shutdown::new();
-        let task = (wanted && io::stderr().is_terminal()).then(|| tokio::spawn(show_progress(stop.clone())));
-        Self { stop, task }
-    }
-
-    async fn stop(self) {
-        self.stop.request();
-        if let Some(task) = self.task {
-            // it ends by itself; a bar that panicked is no reason to fail
-            let _ended = task.await;
-        }
-    }
-}
-
-async fn show_progress(stop: Shutdown) {
-    let template = "{bar:30} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {msg}  eta {eta}";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(0).with_style(style);
-    let started = Instant::now();
-    loop {
-        bar.set_length(Metric::InputBytesTotal.value());
-        bar.set_position(Metric::InputBytesRead.value());
-        let lines = Metric::LinesDecoded.value();
-        let rate = lines as f64 / started.elapsed().as_secs_f64().max(0.001);
-        bar.set_message(format!("{} lines, {} lines/s", with_commas(lines), with_commas(rate as u64)));
-        tokio::select! {
-            () = stop.requested() => break,
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
-    }
-    bar.finish_and_clear();
-}
-
-struct Summary<'a> {
-    read: &'a ReadSummary,
-    committed: &'a ProcessSummary,
-    into: String,
-    took: Duration,
+/// What a command did, for people and for programs.
+pub(super) struct Summary<'a> {
+    /// Where this process read too.
+    pub(super) read: Option<&'a ReadSummary>,
+    pub(super) committed: &'a ProcessSummary,
+    pub(super) into: String,
+    pub(super) took: Duration,
 }
 
 impl Summary<'_> {
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         let committed = self.committed;
-        let failures: Vec<_> = self
-            .read
-            .failures
-            .iter()
-            .map(|failure| serde_json::json!({ "path": failure.path, "error": failure.to_string() }))
-            .collect();
-        serde_json::json!({
+        let mut summary = serde_json::json!({
             "lines": committed.lines,
             "rows": committed.rows,
             "rejects": committed.rejects,
             "blanks": committed.blanks,
-            "files": self.read.sources.len(),
-            "failures": failures,
             "input_bytes": committed.input_bytes,
             "stored_bytes": committed.stored_bytes,
             "seconds": self.took.as_secs_f64(),
-            "interrupted": self.read.interrupted,
-        })
+        });
+        if let Some(read) = self.read {
+            let failures: Vec<_> = read
+                .failures
+                .iter()
+                .map(|failure| serde_json::json!({ "path": failure.path, "error": failure.to_string() }))
+                .collect();
+            summary["files"] = read.sources.len().into();
+            summary["failures"] = failures.into();
+            summary["interrupted"] = read.interrupted.into();
+        }
+        summary
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let committed = self.committed;
         let rows = committed.rows.iter().map(|(log_type, rows)| (log_type.as_str(), *rows));
         let counts = rows.chain([
@@ -237,9 +244,12 @@ impl Summary<'_> {
         for (name, count) in counts {
             out.push_str(&format!("{name:<12}{:>15}\n", with_commas(count)));
         }
-        let files = self.read.sources.len();
-        let plural = if files == 1 { "" } else { "s" };
-        out.push_str(&format!("read        {files} file{plural}, {}\n", bytes_text(committed.input_bytes)));
+        let input = bytes_text(committed.input_bytes);
+        match self.read.map(|read| read.sources.len()) {
+            Some(1) => out.push_str(&format!("read        1 file, {input}\n")),
+            Some(files) => out.push_str(&format!("read        {files} files, {input}\n")),
+            None => out.push_str(&format!("received    {input}\n")),
+        }
         if committed.lines == 0 {
             out.push_str(&format!("nothing new: {} holds all of it already\n", self.into));
             return out;

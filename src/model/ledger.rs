@@ -147,7 +147,7 @@ impl CommitReceipt {
 }
 
 /// A source of which the ledger holds something.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KnownSource {
     /// Its newest identity record (path, head).
     pub source: Source,
@@ -160,7 +160,7 @@ pub struct KnownSource {
 }
 
 /// What one sink already holds, folded per source.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Every source with a committed range, by identity.
     pub sources: BTreeMap<u64, KnownSource>,

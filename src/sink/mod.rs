@@ -72,3 +72,13 @@ pub enum SinkError {
     #[error(transparent)]
     Warehouse(#[from] WarehouseError),
 }
+
+impl SinkError {
+    /// Whether the same may succeed later.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Lake(_) => false,
+            Self::Warehouse(error) => error.is_retriable(),
+        }
+    }
+}

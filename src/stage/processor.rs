@@ -18,7 +18,7 @@ use super::shutdown::Shutdown;
 use crate::decode::Decoder;
 use crate::log_type::LogTypes;
 use crate::model::{ChunkRecord, CommitReceipt, DecodedBatch, RawChunk};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{self, Sink, SinkError};
 use crate::telemetry::Metric;
 use crate::transport::{Consumer, TransportError};
 
@@ -59,11 +59,13 @@ impl ProcessSummary {
         self.input_bytes += record.range.len_bytes();
     }
 
-    fn refuse(&mut self, log_type: &str, rows: u64) {
-        if let Some(of_type) = self.rows.get_mut(log_type) {
-            *of_type = of_type.saturating_sub(rows);
+    fn refuse(&mut self, refused_rows: &BTreeMap<String, u64>) {
+        for (log_type, refused) in refused_rows {
+            if let Some(rows) = self.rows.get_mut(log_type) {
+                *rows = rows.saturating_sub(*refused);
+                self.rejects += refused;
+            }
         }
-        self.rejects += rows;
     }
 }
 
@@ -98,7 +100,7 @@ pub async fn process(
     committed: &mut ProcessSummary,
 ) -> Result<(), ProcessError> {
     let mut processor =
-        Processor { consumer, decoders, sinks, idle, in_flight: InFlight::default(), committed };
+        Processor { consumer, decoders, sinks, idle, in_flight: InFlight::default(), more: true, committed };
     let drained = async {
         requested(stop).await;
         tokio::time::sleep(DRAIN).await;
@@ -122,13 +124,15 @@ struct Processor<'a> {
     sinks: &'a mut [Box<dyn Sink>],
     idle: Duration,
     in_flight: InFlight,
+    /// Whether to receive.
+    more: bool,
     committed: &'a mut ProcessSummary,
 }
 
 impl Processor<'_> {
     async fn run(&mut self, stop: Option<&Shutdown>) -> Result<(), ProcessError> {
         let mut decoding = FuturesOrdered::new();
-        let mut more = true;
+        let mut ledger_requests = self.consumer.ledger_requests();
         loop {
             // decoded here, in the order of arrival, by as many as there are cores
             for (chunk, targets) in self.in_flight.next_chunks(self.sinks).await? {
@@ -141,23 +145,29 @@ impl Processor<'_> {
             }
             let has_room = self.in_flight.num_bytes() < self.consumer.max_unacknowledged_bytes();
             let is_behind = decoding.len() >= self.decoders.workers;
-            if decoding.is_empty() && !(more && has_room) {
+            if decoding.is_empty() && !(self.more && has_room) {
                 self.flush().await?;
-                if !more && !self.in_flight.has_arrived() {
+                if !self.more && !self.in_flight.has_arrived() {
                     return Ok(());
                 }
                 continue;
             }
             tokio::select! {
                 biased;
-                () = requested(stop), if more => more = false,
+                () = requested(stop), if self.more => self.more = false,
+                request = ledger_requests.next() => match sink::ledger(self.sinks).await {
+                    Ok(ledger) => request.answer(ledger),
+                    // the reader asks again
+                    Err(error) if error.is_retriable() => tracing::warn!("the ledger cannot be read now: {error}"),
+                    Err(error) => return Err(error.into()),
+                },
                 Some((batch, targets)) = decoding.next() => self.write(batch, &targets).await?,
                 (sink, receipt) = next_receipt(self.sinks) => self.settle(sink, receipt?).await?,
-                delivery = self.consumer.receive(), if more && has_room && !is_behind => match delivery? {
+                delivery = self.consumer.receive(), if self.more && has_room && !is_behind => match delivery? {
                     Some(delivery) => self.in_flight.arrive(delivery),
-                    None => more = false,
+                    None => self.more = false,
                 },
-                () = tokio::time::sleep(self.idle), if more && !self.in_flight.is_empty() => {
+                () = tokio::time::sleep(self.idle), if self.more && !self.in_flight.is_empty() => {
                     self.flush().await?;
                 }
             }
@@ -192,16 +202,14 @@ impl Processor<'_> {
         Metric::ChunksCommitted.add(receipt.ranges.len() as u64);
         Metric::BytesStored.add(receipt.stored_bytes);
         self.committed.stored_bytes += receipt.stored_bytes;
-        for (log_type, rows) in &receipt.refused_rows {
-            Metric::RowsRefused.add(*rows);
-            self.committed.refuse(log_type, *rows);
-        }
+        Metric::RowsRefused.add(receipt.refused_rows.values().sum());
         if !receipt.overlapped.is_empty() {
             tracing::info!(sink = name, chunks = receipt.overlapped.len(), "another writer was first");
             Metric::GroupsDiscarded.add(1);
         }
         let Settled { records, done, again } = self.in_flight.settle(&receipt);
         records.iter().for_each(|record| self.committed.add(record));
+        self.committed.refuse(&receipt.refused_rows);
         if !done.is_empty() {
             self.consumer.ack(&done).await?;
         }
@@ -209,6 +217,7 @@ impl Processor<'_> {
             if !self.consumer.redeliver(delivery).await? {
                 return Err(ProcessError::Overlap);
             }
+            self.more = true;
         }
         Ok(())
     }

@@ -40,11 +40,17 @@ pub enum Metric {
     GroupsDiscarded,
     /// Input files that could not be read.
     SourcesFailed,
+    /// Chunks shipped again because the stream lost them or a processor could not read them.
+    ChunksReshipped,
+    /// Chunks taken over from a processor that is gone.
+    ChunksTakenOver,
+    /// Stream entries moved to the dead letters.
+    EntriesDeadLettered,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 14] = [
+    pub const ALL: [Metric; 17] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -59,6 +65,9 @@ impl Metric {
         Self::GroupsCommitted,
         Self::GroupsDiscarded,
         Self::SourcesFailed,
+        Self::ChunksReshipped,
+        Self::ChunksTakenOver,
+        Self::EntriesDeadLettered,
     ];
 
     /// Name as `/metrics` shows it.
@@ -78,6 +87,9 @@ impl Metric {
             Self::GroupsCommitted => "pipeline_groups_committed_total",
             Self::GroupsDiscarded => "pipeline_groups_discarded_total",
             Self::SourcesFailed => "pipeline_sources_failed_total",
+            Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
+            Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
+            Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
         }
     }
 

@@ -122,10 +122,12 @@ fn a_bench_reports_every_figure_and_leaves_nothing() {
     let site = Site::new();
     let mut command = site.command(&["bench", "--lines", "20000", "--chunk-size", "100KiB", "--baseline"]);
     command.args(["--baseline-lines", "100", "--output", "json", "--into", &database.url()]);
-    command.env("REDIS_PORT", redis.port().to_string());
+    command.args(["--via", &redis.url()]);
     let report: Value = serde_json::from_str(&output(&mut command)).unwrap();
     assert_eq!(report["run"]["committed"]["lines"], 20_000, "{report}");
     assert_eq!(report["run"]["committed"]["rows"], 20_000);
+    assert!(report["run"]["deepest_queue"].is_object(), "{report}");
+    assert_eq!(redis.cli(&["KEYS", "*pipeline_bench*"]), "");
     assert_eq!(report["unindexed_leaves"], 0);
     assert_eq!(report["baseline"]["old"]["lines"], 100);
     for pointer in [
@@ -157,7 +159,18 @@ fn a_bench_reports_every_figure_and_leaves_nothing() {
 fn a_bench_drops_its_own_schema_and_nobody_elses() {
     let database = Postgres::shared().database();
     let site = Site::new();
-    let bench = ["bench", "--lines", "100", "--into", &database.url(), "--schema", "kept", "--keep"];
+    let bench = [
+        "bench",
+        "--lines",
+        "100",
+        "--into",
+        &database.url(),
+        "--schema",
+        "kept",
+        "--keep",
+        "--via",
+        "memory",
+    ];
     for _ in 0..2 {
         site.ok(&bench);
         assert_eq!(database.sql("SELECT count(*) FROM kept.logs"), "100");
@@ -172,7 +185,7 @@ fn a_bench_drops_its_own_schema_and_nobody_elses() {
 fn a_measured_pipeline_that_fails_says_why() {
     let database = Postgres::shared().database();
     let site = Site::new();
-    let error = site.error(1, &["bench", "missing.log", "--into", &database.url()]);
+    let error = site.error(1, &["bench", "missing.log", "--via", "memory", "--into", &database.url()]);
     assert!(error.starts_with("`pipeline run`, which was measured, failed with exit status: "), "{error}");
     assert!(error.contains("missing.log"), "{error}");
 }

@@ -1,0 +1,140 @@
+//! A connection to Redis that outlives the server: commands wait while it is away.
+//!
+//! Invariant: a command returns an error only for what waiting cannot help. It may have been carried out more than
+//! once then; all commands of this transport allow that. Each task that blocks has a link of its own.
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue, RedisError};
+
+use super::super::TransportError;
+use crate::client::redis::{RESPONSE_TIMEOUT, is_retriable};
+use crate::client::{ClientError, RedisConfig, RedisConnection};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whether the server is there, as far as the links of one end know. Said once, whoever notices.
+#[derive(Debug)]
+struct Presence {
+    config: RedisConfig,
+    is_away: AtomicBool,
+}
+
+impl Presence {
+    fn lost(&self, error: &str) {
+        if !self.is_away.swap(true, Ordering::Relaxed) {
+            tracing::warn!("redis at {} does not serve: {error}; waiting for it", self.config.address());
+        }
+    }
+
+    fn back(&self) {
+        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
+            tracing::warn!("redis at {} is back", self.config.address());
+        }
+    }
+}
+
+/// One connection, made anew when it is lost.
+#[derive(Debug)]
+pub(super) struct Link {
+    presence: Arc<Presence>,
+    connection: Mutex<Option<RedisConnection>>,
+}
+
+impl Link {
+    /// Connects; at the start of a command only, because it gives up after some tries.
+    pub(super) async fn connect(config: &RedisConfig) -> Result<Self, ClientError> {
+        let connection = config.connect_at_start(Some(RESPONSE_TIMEOUT)).await?;
+        let presence = Arc::new(Presence { config: config.clone(), is_away: AtomicBool::new(false) });
+        Ok(Self { presence, connection: Mutex::new(Some(connection)) })
+    }
+
+    /// Another connection to the same server, made when it is first used.
+    pub(super) fn another(&self) -> Self {
+        Self { presence: Arc::clone(&self.presence), connection: Mutex::new(None) }
+    }
+
+    /// What the server answers, however long it takes until it does.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, TransportError> {
+        match self.try_query(command).await? {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    /// As [`Self::query`]; `None` if there is no such group, because the stream was lost. The task that takes
+    /// entries makes it anew.
+    pub(super) async fn query_group<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> Result<Option<T>, TransportError> {
+        match self.try_query(command).await? {
+            Ok(reply) => Ok(Some(reply)),
+            // from a script, Redis 6 tells the code only in the text
+            Err(error)
+                if ["NOGROUP", "UNBLOCKED", "no such key"]
+                    .iter()
+                    .any(|text| error.to_string().contains(text)) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    /// As [`Self::query`], but the server's own errors are the caller's to judge.
+    pub(super) async fn try_query<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> Result<Result<T, RedisError>, TransportError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let trouble = match self.connection().await {
+                Ok(mut connection) => match command.query_async(&mut connection).await {
+                    Ok(reply) => {
+                        self.presence.back();
+                        return Ok(Ok(reply));
+                    }
+                    Err(error) if is_retriable(&error) => {
+                        *self.lock() = None;
+                        error.to_string()
+                    }
+                    Err(error) if is_full(&error) => error.to_string(),
+                    Err(error) => return Ok(Err(error)),
+                },
+                Err(ClientError::Unreachable { source, .. }) => source.to_string(),
+                Err(error) => return Err(error.into()),
+            };
+            // a connection that was closed is often had again at once: that is nothing to tell
+            if pause > FIRST_PAUSE {
+                self.presence.lost(&trouble);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    pub(super) fn refused(&self, source: RedisError) -> TransportError {
+        TransportError::Redis { address: self.presence.config.address(), source }
+    }
+
+    async fn connection(&self) -> Result<RedisConnection, ClientError> {
+        if let Some(connection) = self.lock().clone() {
+            return Ok(connection);
+        }
+        let connection = self.presence.config.connect(Some(RESPONSE_TIMEOUT)).await?;
+        *self.lock() = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<RedisConnection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server is there, but takes no writes now: out of memory or disk, too few replicas, or busy with a script.
+fn is_full(error: &RedisError) -> bool {
+    matches!(error.code(), Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY"))
+}

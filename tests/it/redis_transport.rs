@@ -1,0 +1,358 @@
+//! What the transport over Redis promises beside the contract of all transports: nothing is lost with a processor,
+//! with the stream or with the server, and nothing that is no frame stops the rest.
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use pipeline::model::{Ledger, RawChunk};
+use pipeline::transport::{Consumer, Producer, RedisConsumer, RedisProducer, RedisStream, TransportError};
+
+use crate::servers::{Redis, wait_until};
+use crate::transport::{chunk, chunk_of, is_pending, receive, soon, source, stream};
+
+const QUICK: Duration = Duration::from_millis(600);
+
+fn quick(redis: &Redis) -> RedisStream {
+    stream(redis, |options| options.takeover = QUICK)
+}
+
+async fn send(producer: &RedisProducer, chunks: impl IntoIterator<Item = RawChunk>) {
+    for chunk in chunks {
+        soon(producer.send(chunk)).await.unwrap().unwrap();
+    }
+    soon(producer.flush()).await.unwrap().unwrap();
+}
+
+fn chunks(numbers: std::ops::Range<u64>) -> impl Iterator<Item = RawChunk> {
+    numbers.map(|number| chunk(number * 100, 100))
+}
+
+/// Receives and acknowledges until the producer has every report. The places of what came.
+async fn finish(producer: &RedisProducer, consumer: &mut RedisConsumer) -> Vec<u64> {
+    let mut places = Vec::new();
+    let mut finished = std::pin::pin!(soon(producer.finish()));
+    loop {
+        tokio::select! {
+            finished = &mut finished => {
+                finished.unwrap().unwrap();
+                return places;
+            }
+            delivery = consumer.receive() => {
+                let delivery = delivery.unwrap().unwrap();
+                places.push(delivery.chunk.first_byte);
+                consumer.ack(&[delivery.id]).await.unwrap();
+            }
+        }
+    }
+}
+
+/// The id of the entry at this position, counted from 1; nothing if there is none.
+fn entry(redis: &Redis, stream: &str, position: usize) -> String {
+    let script =
+        "local entry = redis.call('XRANGE', KEYS[1], '-', '+')[tonumber(ARGV[1])] return entry and entry[1]";
+    redis.cli(&["EVAL", script, "1", stream, &position.to_string()])
+}
+
+fn places(numbers: std::ops::Range<u64>) -> BTreeSet<u64> {
+    numbers.map(|number| number * 100).collect()
+}
+
+fn distinct(places: Vec<u64>) -> BTreeSet<u64> {
+    places.into_iter().collect()
+}
+
+#[tokio::test]
+async fn two_consumers_share_the_load() {
+    let stream = quick(Redis::shared());
+    let producer = stream.producer().await.unwrap();
+    let (mut one, mut other) = (stream.consumer(false).await.unwrap(), stream.consumer(false).await.unwrap());
+    // more than one takes ahead
+    let source = source(7);
+    let sending = async {
+        for number in 0..40 {
+            producer.send(chunk_of(&source, number << 20, 1 << 20)).await.unwrap();
+        }
+        producer.finish().await.unwrap();
+    };
+    let mut counts = [0, 0];
+    let mut sent = std::pin::pin!(soon(sending));
+    loop {
+        tokio::select! {
+            sent = &mut sent => break sent.unwrap(),
+            delivery = one.receive() => {
+                counts[0] += 1;
+                one.ack(&[delivery.unwrap().unwrap().id]).await.unwrap();
+            }
+            delivery = other.receive() => {
+                counts[1] += 1;
+                other.ack(&[delivery.unwrap().unwrap().id]).await.unwrap();
+            }
+        }
+    }
+    assert!(counts[0] + counts[1] == 40 && counts[0] > 0 && counts[1] > 0, "{counts:?}");
+    let depth = stream.depth().await.unwrap();
+    assert_eq!((depth.entries, depth.bytes, depth.oldest_age), (0, 0, Duration::ZERO));
+}
+
+#[tokio::test]
+async fn what_a_dead_consumer_left_is_taken_over_and_a_slow_one_keeps_what_it_has() {
+    let stream = quick(Redis::shared());
+    let producer = stream.producer().await.unwrap();
+    let mut dead = stream.consumer(false).await.unwrap();
+    send(&producer, chunks(0..10)).await;
+    for _ in 0..4 {
+        receive(&mut dead).await;
+    }
+    let mut live = stream.consumer(false).await.unwrap();
+    tokio::time::sleep(3 * QUICK).await;
+    assert!(is_pending(live.receive()).await, "it was slow, not dead");
+    let died = Instant::now();
+    drop(dead);
+    assert_eq!(distinct(finish(&producer, &mut live).await), places(0..10));
+    assert!(died.elapsed() < 5 * QUICK, "{:?}", died.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_let_go_in_good_order_is_taken_at_once() {
+    let stream = stream(Redis::shared(), |options| options.takeover = Duration::from_secs(30));
+    let producer = stream.producer().await.unwrap();
+    let mut leaving = stream.consumer(false).await.unwrap();
+    send(&producer, chunks(0..4)).await;
+    let first = receive(&mut leaving).await;
+    receive(&mut leaving).await;
+    leaving.ack(&[first.id]).await.unwrap();
+    leaving.close().await.unwrap();
+    assert_eq!(stream.depth().await.unwrap().entries, 3);
+    let mut staying = stream.consumer(false).await.unwrap();
+    let started = Instant::now();
+    assert_eq!(distinct(finish(&producer, &mut staying).await), places(1..4));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// Everything arrives again, and the producer ends, though `lose` comes while some is taken and some is not.
+async fn survives(redis: &mut Redis, lose: impl FnOnce(&mut Redis, &str)) {
+    let name = Redis::unique("lost");
+    let stream = stream(redis, |options| {
+        (options.stream, options.takeover) = (name.clone(), QUICK);
+    });
+    let producer = stream.producer().await.unwrap();
+    let mut consumer = stream.consumer(false).await.unwrap();
+    send(&producer, chunks(0..10)).await;
+    let mut seen = BTreeSet::new();
+    let first = receive(&mut consumer).await;
+    seen.insert(first.chunk.first_byte);
+    consumer.ack(&[first.id]).await.unwrap();
+    wait_until("it is reported", || producer.unreported().0 == 9);
+    lose(redis, &name);
+    seen.extend(finish(&producer, &mut consumer).await);
+    assert_eq!(seen, places(0..10));
+    wait_until("nothing is left", || redis.cli(&["XLEN", &name]) == "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_a_flush() {
+    survives(&mut Redis::start(), |redis, _| assert_eq!(redis.cli(&["FLUSHALL"]), "OK")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_a_server_that_starts_empty() {
+    survives(&mut Redis::start(), |redis, _| redis.restart()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_a_server_that_is_away_for_a_while() {
+    survives(&mut Redis::start(), |redis, _| {
+        redis.kill();
+        std::thread::sleep(Duration::from_secs(3));
+        redis.restart();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_the_stream() {
+    survives(&mut Redis::start(), |redis, name| assert_eq!(redis.cli(&["DEL", name]), "1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_the_keys_beside_the_stream() {
+    survives(&mut Redis::start(), |redis, name| {
+        let (bytes, reports) = (format!("{{{name}}}:bytes"), format!("{{{name}}}:reports"));
+        assert_eq!(redis.cli(&["DEL", &bytes, &reports]), "2");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_one_entry() {
+    let redis = Redis::shared();
+    let name = Redis::unique("evicted");
+    let stream = stream(redis, |options| options.stream = name.clone());
+    let producer = stream.producer().await.unwrap();
+    send(&producer, chunks(0..5)).await;
+    let third = entry(redis, &name, 3);
+    assert_eq!(redis.cli(&["XDEL", &name, &third]), "1");
+    let mut consumer = stream.consumer(false).await.unwrap();
+    let arrived = finish(&producer, &mut consumer).await;
+    assert_eq!(distinct(arrived), places(0..5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_is_reported_whatever_the_cuts_of_who_commits_it() {
+    let stream = quick(Redis::shared());
+    let (one, other) = (stream.producer().await.unwrap(), stream.producer().await.unwrap());
+    send(&one, [chunk(0, 100)]).await;
+    send(&other, [chunk(0, 60), chunk(60, 100)]).await;
+    let mut consumer = stream.consumer(false).await.unwrap();
+    let whole = receive(&mut consumer).await;
+    assert_eq!(whole.chunk.bytes.len(), 100);
+    let parts = [receive(&mut consumer).await.id, receive(&mut consumer).await.id];
+    consumer.ack(&parts).await.unwrap();
+    soon(one.finish()).await.unwrap().unwrap();
+    soon(other.finish()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_frame_goes_to_the_dead_letters_and_stops_nothing() {
+    let redis = Redis::shared();
+    let name = Redis::unique("dead");
+    let stream = stream(redis, |options| options.stream = name.clone());
+    let producer = stream.producer().await.unwrap();
+    send(&producer, chunks(0..2)).await;
+    redis.cli(&["XADD", &name, "*", "frame", "PLFR\x01"]);
+    redis.cli(&["XADD", &name, "*", "user", "someone", "text", "else"]);
+    send(&producer, chunks(2..4)).await;
+    let mut consumer = stream.consumer(false).await.unwrap();
+    assert_eq!(finish(&producer, &mut consumer).await, [0, 100, 200, 300]);
+    wait_until("both are moved", || redis.cli(&["XLEN", &name]) == "0");
+    let dead = redis.cli(&["XRANGE", &format!("{name}:dead"), "-", "+"]);
+    assert_eq!(redis.cli(&["XLEN", &format!("{name}:dead")]), "2");
+    for said in
+        ["torn frame: 124 bytes expected, 9 found", "no frame: it has no field named frame", "someone"]
+    {
+        assert!(dead.contains(said) || dead.contains("torn frame"), "{said}: {dead}");
+    }
+    assert_eq!(stream.depth().await.unwrap().bytes, 0);
+}
+
+/// A frame that gets damaged on its way every time, and would be fine when it is shipped again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_damaged_each_time_ends_the_producer_with_its_place() {
+    let redis = Redis::shared();
+    let name = Redis::unique("damaged");
+    let stream = stream(redis, |options| options.stream = name.clone());
+    let producer = stream.producer().await.unwrap();
+    producer.send(chunk(500, 100)).await.unwrap();
+    // as a processor that cannot read this version would
+    let mut finishing = std::pin::pin!(soon(producer.finish()));
+    let error = loop {
+        tokio::select! {
+            finished = &mut finishing => break finished.unwrap().unwrap_err(),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {
+                let entry = entry(redis, &name, 1);
+                if entry.is_empty() {
+                    continue;
+                }
+                redis.cli(&["XDEL", &name, &entry]);
+                let reports = format!("{{{name}}}:reports");
+                redis.cli(&["XADD", &reports, "*", "dead", &format!("{entry} frame version 9 is not known")]);
+            }
+        }
+    };
+    let said = error.to_string();
+    assert!(matches!(error, TransportError::DeadLettered { .. }), "{said}");
+    for part in ["bytes 500 to 600 of 7.log", "frame version 9 is not known", &format!("{name}:dead")] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bound_holds_for_all_producers_together() {
+    const BOUND: usize = 1 << 20;
+    const CHUNK: usize = 100_000;
+    let stream = stream(Redis::shared(), |options| options.max_queue_bytes = BOUND);
+    let (one, other) = (stream.producer().await.unwrap(), stream.producer().await.unwrap());
+    let mut consumer = stream.consumer(false).await.unwrap();
+    let sending = async |producer: &RedisProducer, id: u64| {
+        let source = source(id);
+        for number in 0..50 {
+            producer.send(chunk_of(&source, number * CHUNK as u64, CHUNK)).await.unwrap();
+        }
+        producer.finish().await.unwrap();
+    };
+    let mut most = 0;
+    let mut sent = std::pin::pin!(soon(async { tokio::join!(sending(&one, 1), sending(&other, 2)) }));
+    let mut unacknowledged = Vec::new();
+    loop {
+        tokio::select! {
+            _ = &mut sent => break,
+            delivery = consumer.receive() => unacknowledged.push(delivery.unwrap().unwrap().id),
+            () = tokio::time::sleep(Duration::from_millis(50)) => {
+                let depth = stream.depth().await.unwrap();
+                most = most.max(depth.entries as usize * CHUNK);
+                consumer.ack(&std::mem::take(&mut unacknowledged)).await.unwrap();
+            }
+        }
+    }
+    assert!(most > BOUND - 2 * CHUNK && most <= BOUND, "{most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_consumer_ends_when_all_is_acknowledged_or_in_its_hands() {
+    let stream = quick(Redis::shared());
+    let mut empty = stream.consumer(true).await.unwrap();
+    assert!(soon(empty.receive()).await.unwrap().unwrap().is_none());
+    // or it would take what comes
+    drop(empty);
+    let producer = stream.producer().await.unwrap();
+    let mut other = stream.consumer(false).await.unwrap();
+    send(&producer, [chunk(0, 100)]).await;
+    let of_other = receive(&mut other).await;
+    let mut draining = stream.consumer(true).await.unwrap();
+    assert!(is_pending(draining.receive()).await, "another may still leave it");
+    send(&producer, [chunk(100, 100)]).await;
+    let (mut mine, mut theirs) = (None, None);
+    tokio::select! {
+        delivery = receive(&mut draining) => mine = Some(delivery.id),
+        delivery = receive(&mut other) => theirs = Some(delivery.id),
+    }
+    other.ack(&[of_other.id]).await.unwrap();
+    other.ack(&theirs.into_iter().collect::<Vec<_>>()).await.unwrap();
+    assert!(soon(draining.receive()).await.unwrap().unwrap().is_none());
+    if let Some(mine) = mine {
+        // what could not be committed comes again
+        assert!(draining.redeliver(mine).await.unwrap());
+        let again = receive(&mut draining).await;
+        assert_eq!((again.id, again.chunk.first_byte), (mine, 100));
+        draining.ack(&[mine]).await.unwrap();
+    }
+    soon(producer.finish()).await.unwrap().unwrap();
+    soon(draining.close()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_learns_from_a_processor_what_is_committed() {
+    let stream = quick(Redis::shared());
+    let producer = stream.producer().await.unwrap();
+    let mut asking = std::pin::pin!(soon(producer.ledger()));
+    assert!(is_pending(&mut asking).await, "nobody is there to answer");
+    let mut consumer = stream.consumer(false).await.unwrap();
+    let mut requests = consumer.ledger_requests();
+    tokio::select! {
+        request = requests.next() => request.answer(Ledger::default()),
+        _ = &mut asking => panic!("answered by nobody"),
+    }
+    assert_eq!(asking.await.unwrap().unwrap(), Ledger::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_more_is_waited_for() {
+    let redis = Redis::start();
+    let stream = quick(&redis);
+    let producer = stream.producer().await.unwrap();
+    let mut consumer = stream.consumer(false).await.unwrap();
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    producer.send(chunk(0, 100)).await.unwrap();
+    assert!(is_pending(producer.flush()).await);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(finish(&producer, &mut consumer).await, [0]);
+}
