@@ -14,8 +14,10 @@
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
+//! | [`bench`] | measures all of it in processes of its own, beside the old design |
 //! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
 pub mod archive;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -6,10 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{Exit, Global};
-use crate::generate::{FileSet, Generator, LineType};
-
-/// The standard data is made of these, in this order.
-const STANDARD_TYPES: [&str; 3] = ["firewall", "dns", "auth"];
+use crate::generate::{FileSet, Generator, LineType, STANDARD_TYPES};
 
 /// Write generated log lines to files logs_0000.log ..; the same seed gives the same bytes everywhere.
 #[derive(Debug, Clone, Args)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::bench::BenchError;
 use crate::client::{self, ClientError};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
@@ -18,6 +19,7 @@ use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
 
 mod archive;
+mod bench;
 mod columns;
 mod completions;
 mod doctor;
@@ -102,6 +104,7 @@ enum Command {
     /// Look into the archive, or write the original files back
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
+    Bench(bench::BenchArgs),
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
@@ -179,6 +182,7 @@ fn try_main() -> anyhow::Result<Exit> {
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
+            Command::Bench(args) => bench::run(args, &global).await,
             Command::Types(command) => types::run(command, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
@@ -221,6 +225,11 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<LogTypeError>() {
         return Exit::CONFIGURATION;
+    }
+    match error.downcast_ref() {
+        Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,
+        Some(BenchError::Server { .. }) => return Exit::SERVICE,
+        Some(_) | None => {}
     }
     let sink = match error.downcast_ref() {
         Some(ProcessError::Sink(error)) => Some(error),

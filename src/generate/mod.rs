@@ -19,6 +19,9 @@ pub use files::{FileSet, Generated};
 pub use line::{Generator, LineType};
 pub use spec::{Chooser, GenerateSpec, Numbered};
 
+/// The standard data is made of these log types, in this order.
+pub const STANDARD_TYPES: [&str; 3] = ["firewall", "dns", "auth"];
+
 /// Why no lines can be generated. The message names the file or the type's column, and the remedy.
 #[derive(Debug, Error)]
 pub enum GenerateError {

@@ -8,6 +8,7 @@ mod architecture;
 mod archive;
 mod bad_input;
 mod campaign;
+mod bench;
 mod connections;
 mod copy;
 mod doctor;
