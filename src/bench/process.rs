@@ -38,11 +38,14 @@ pub async fn measure(command: &mut Command, name: &str) -> Result<(ProcessUse, S
     running.finish()
 }
 
+/// What it wrote to standard output and to standard error.
+type Output = (JoinHandle<Vec<u8>>, JoinHandle<Vec<u8>>);
+
 /// A command of this program that runs; killed when dropped.
 pub(super) struct Measured {
     child: Child,
     used: ProcessUse,
-    output: Option<(JoinHandle<Vec<u8>>, JoinHandle<Vec<u8>>)>,
+    output: Option<Output>,
     ended: Option<ExitStatus>,
 }
 

@@ -214,7 +214,10 @@ pub struct DecodedBatch {
 mod tests {
     use super::*;
 
-    fn parts(first_byte: u64, end_byte: u64) -> Vec<(u64, String, Option<(u32, bool)>)> {
+    /// First byte, text, and piece with whether it is the last.
+    type Part = (u64, String, Option<(u32, bool)>);
+
+    fn parts(first_byte: u64, end_byte: u64) -> Vec<Part> {
         let source = Source {
             path: "a.log".into(),
             device: 1,

@@ -7,8 +7,8 @@
 mod architecture;
 mod archive;
 mod bad_input;
-mod campaign;
 mod bench;
+mod campaign;
 mod connections;
 mod copy;
 mod doctor;

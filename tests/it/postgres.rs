@@ -248,6 +248,10 @@ fn a_time_range_is_decoded_anew_with_a_column_more() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is stopped at some time while rows come, whichever that is"
+)]
 fn a_postgres_that_is_stopped_while_rows_come_is_waited_for() {
     let mut postgres = Postgres::start();
     let database = postgres.database();

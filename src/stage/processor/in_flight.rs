@@ -125,8 +125,8 @@ impl InFlight {
     }
 
     fn is_on_its_way(&self, range: &ByteRange) -> bool {
-        let before = self.parts.range((range.source_id, 0)..(range.source_id, range.end_byte));
-        before.rev().next().is_some_and(|(_, part)| part.range.overlaps(range))
+        let mut before = self.parts.range((range.source_id, 0)..(range.source_id, range.end_byte));
+        before.next_back().is_some_and(|(_, part)| part.range.overlaps(range))
     }
 
     /// Deliveries that can be acknowledged because nothing of them was lacking.
