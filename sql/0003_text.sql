@@ -1,43 +1,11 @@
 -- Values as the text that their lines have: what the view `logs` is made of.
 --
--- These mirror src/log_type/timestamp/render.rs and src/log_type/render.rs, and tests hold them to each other. All
--- but the two rare ones are single expressions, which the planner puts in the place of the call; their bodies are
--- parsed now, so that a later search_path does not matter (that is what needs Postgres 14).
-
--- The year of a local time in at least four digits. Year 0 is what Postgres calls 1 BC.
-CREATE FUNCTION pipeline_year_text(local timestamp) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE
-    WHEN local >= timestamp '0001-01-01' THEN to_char(local, 'YYYY')
-    ELSE lpad((-1 - extract(year FROM local))::integer::text, 4, '0')
-END;
-
--- `2024-01-15T00:00:03.731`, with so many digits of fraction.
-CREATE FUNCTION pipeline_date_time_text(local timestamp, separator text, digits integer) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN pipeline_year_text(local) || to_char(
-    local,
-    '-MM-DD"' || separator || '"HH24:MI:SS' || CASE WHEN digits > 0 THEN '.FF' || digits ELSE '' END
-);
-
--- `+02:00`, or without the colon.
-CREATE FUNCTION pipeline_offset_text(minutes integer, colon text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN minutes < 0 THEN '-' ELSE '+' END
-    || lpad((abs(minutes) / 60)::text, 2, '0') || colon || lpad((abs(minutes) % 60)::text, 2, '0');
-
--- A time that no form is stored for: RFC 3339, UTC, with 0, 3 or 6 digits, the fewest that hold it.
-CREATE FUNCTION pipeline_plain_time_text(at timestamptz) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN pipeline_date_time_text(
-    at AT TIME ZONE 'UTC',
-    'T',
-    CASE
-        WHEN extract(microseconds FROM at)::integer % 1000000 = 0 THEN 0
-        WHEN extract(microseconds FROM at)::integer % 1000 = 0 THEN 3
-        ELSE 6
-    END
-) || 'Z';
+-- These mirror src/log_type/timestamp/render.rs and src/log_type/render.rs, and tests hold them to each other. What
+-- nearly every row needs is a short expression, which the planner puts in the place of the call. What few rows need
+-- is kept out of it by plpgsql: an expression that has it all takes longer to prepare, once per leaf and query, than
+-- the rows take. Bodies that start with RETURN are parsed now, so that a later search_path does not matter (that is
+-- what needs Postgres 14); the others call nothing of ours, and cost 1, as few rows call them: at the usual 100 the
+-- server would compile each query's expressions, leaf by leaf, which takes seconds.
 
 -- A time in a form below 511, numbered as in src/log_type/timestamp.rs:
 --   0..384   RFC 3339: zone * 7 + digits; zones Z, none, then half hours from -12:00
@@ -45,40 +13,74 @@ RETURN pipeline_date_time_text(
 --   391..443 10/Oct/2000:13:55:36 -0700, by half hours from -12:00
 --   444, 445 Dec  1 06:55:46 and Dec 01 06:55:46
 --   446..453 seconds since the epoch with 0..6 digits, then milliseconds
+-- and -1: RFC 3339, UTC, with 0, 3 or 6 digits, the fewest that hold it.
 CREATE FUNCTION pipeline_time_text(at timestamptz, form integer) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT COST 1 AS $$
+DECLARE
+    local timestamp := at AT TIME ZONE 'UTC';
+    separator text := 'T';
+    digits integer := form % 7;
+    minutes integer;
+    zone text := '';
+    year text;
+BEGIN
+    IF form < 0 THEN
+        digits := CASE
+            WHEN extract(microseconds FROM at)::integer % 1000000 = 0 THEN 0
+            WHEN extract(microseconds FROM at)::integer % 1000 = 0 THEN 3
+            ELSE 6
+        END;
+        zone := 'Z';
+    ELSIF form < 14 THEN
+        zone := CASE WHEN form < 7 THEN 'Z' ELSE '' END;
+    ELSIF form < 385 THEN
+        minutes := (form / 7 - 2) * 30 - 720;
+    ELSIF form < 391 THEN
+        separator := ' ';
+        digits := (form - 385) % 3 * 3;
+        zone := CASE WHEN form < 388 THEN 'Z' ELSE '' END;
+    ELSIF form < 444 THEN
+        minutes := (form - 391) * 30 - 720;
+    ELSIF form = 444 THEN
+        RETURN to_char(local, 'Mon ') || lpad(to_char(local, 'FMDD'), 2) || to_char(local, ' HH24:MI:SS');
+    ELSIF form = 445 THEN
+        RETURN to_char(local, 'Mon DD HH24:MI:SS');
+    ELSIF form < 453 THEN
+        RETURN abs(floor(extract(epoch FROM at)))::bigint
+            || CASE WHEN form > 446 THEN '.' || left(to_char(local, 'US'), form - 446) ELSE '' END;
+    ELSIF form = 453 THEN
+        RETURN abs(floor(extract(epoch FROM at) * 1000))::bigint;
+    ELSE
+        RETURN '';
+    END IF;
+    IF minutes IS NOT NULL THEN
+        local := local + make_interval(mins => minutes);
+        zone := CASE WHEN minutes < 0 THEN '-' ELSE '+' END || lpad((abs(minutes) / 60)::text, 2, '0')
+            || CASE WHEN form < 385 THEN ':' ELSE '' END || lpad((abs(minutes) % 60)::text, 2, '0');
+    END IF;
+    -- year 0 is what Postgres calls 1 BC
+    year := CASE
+        WHEN local >= timestamp '0001-01-01' THEN to_char(local, 'YYYY')
+        ELSE lpad((-1 - extract(year FROM local))::integer::text, 4, '0')
+    END;
+    IF form >= 391 THEN
+        RETURN to_char(local, 'DD/Mon/') || year || to_char(local, ':HH24:MI:SS ') || zone;
+    END IF;
+    RETURN year || to_char(
+        local,
+        '-MM-DD"' || separator || '"HH24:MI:SS' || CASE WHEN digits > 0 THEN '.FF' || digits ELSE '' END
+    ) || zone;
+END $$;
+
+-- A time that no form is stored for.
+CREATE FUNCTION pipeline_plain_time_text(at timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE
-    WHEN form = 3 AND at >= timestamptz '0001-01-01 00:00:00+00'
-    THEN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.FF3"Z"')
-    WHEN form < 14
-    THEN pipeline_date_time_text(at AT TIME ZONE 'UTC', 'T', form % 7) || CASE WHEN form < 7 THEN 'Z' ELSE '' END
-    WHEN form < 385
-    THEN pipeline_date_time_text(
-        at AT TIME ZONE 'UTC' + make_interval(mins => (form / 7 - 2) * 30 - 720), 'T', form % 7
-    ) || pipeline_offset_text((form / 7 - 2) * 30 - 720, ':')
-    WHEN form < 391
-    THEN pipeline_date_time_text(at AT TIME ZONE 'UTC', ' ', (form - 385) % 3 * 3)
-        || CASE WHEN form < 388 THEN 'Z' ELSE '' END
-    WHEN form < 444
-    THEN to_char(at AT TIME ZONE 'UTC' + make_interval(mins => (form - 391) * 30 - 720), 'DD/Mon/')
-        || pipeline_year_text(at AT TIME ZONE 'UTC' + make_interval(mins => (form - 391) * 30 - 720))
-        || to_char(at AT TIME ZONE 'UTC' + make_interval(mins => (form - 391) * 30 - 720), ':HH24:MI:SS ')
-        || pipeline_offset_text((form - 391) * 30 - 720, '')
-    WHEN form = 444
-    THEN to_char(at AT TIME ZONE 'UTC', 'Mon ') || lpad(to_char(at AT TIME ZONE 'UTC', 'FMDD'), 2)
-        || to_char(at AT TIME ZONE 'UTC', ' HH24:MI:SS')
-    WHEN form = 445 THEN to_char(at AT TIME ZONE 'UTC', 'Mon DD HH24:MI:SS')
-    WHEN form < 453
-    THEN abs(floor(extract(epoch FROM at)))::bigint::text
-        || CASE WHEN form > 446 THEN '.' || left(to_char(at AT TIME ZONE 'UTC', 'US'), form - 446) ELSE '' END
-    WHEN form = 453 THEN abs(floor(extract(epoch FROM at) * 1000))::bigint::text
-    ELSE ''
-END;
+RETURN pipeline_time_text(at, -1);
 
 -- How a kept line writes its event time, where it starts with it; NULL where it does not. Reads what
 -- src/log_type/timestamp.rs reads, and like it takes the text only if it says that very time.
 CREATE FUNCTION pipeline_kept_time_text(raw bytea, at timestamptz) RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1 AS $$
 DECLARE
     months CONSTANT text := 'JanFebMarAprMayJunJulAugSepOctNovDec';
     clock CONSTANT text := '([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)';
@@ -141,55 +143,57 @@ BEGIN
     END;
 END $$;
 
--- Bytes as text; what is not UTF-8, and NUL, becomes U+FFFD, one for each longest start of a character. `escaped` is
--- what encode(.., 'escape') makes of them: \nnn for each byte from 128 on and for NUL, and \\ for a backslash.
-CREATE FUNCTION pipeline_lossy_text(escaped text) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN (
-    SELECT convert_from(
-        decode(string_agg(coalesce(token[1], '\357\277\275'), '' ORDER BY position), 'escape'), 'UTF8'
-    )
-    FROM regexp_matches(
-        escaped,
-        '((?:[^\\]|\\\\'
-        || '|\\3(?:0[2-7]|[123][0-7])\\2[0-7]{2}'
-        || '|\\340\\2[4-7][0-7]\\2[0-7]{2}|\\3(?:4[1-7]|5[0-4]|5[67])(?:\\2[0-7]{2}){2}|\\355\\2[0-3][0-7]\\2[0-7]{2}'
-        || '|\\360\\2[2-7][0-7](?:\\2[0-7]{2}){2}|\\36[123](?:\\2[0-7]{2}){3}|\\364\\2[01][0-7](?:\\2[0-7]{2}){2})+)'
-        || '|\\340\\2[4-7][0-7]|\\3(?:4[1-7]|5[0-4]|5[67])\\2[0-7]{2}|\\355\\2[0-3][0-7]'
-        || '|\\360\\2[2-7][0-7](?:\\2[0-7]{2})?|\\36[123](?:\\2[0-7]{2}){1,2}|\\364\\2[01][0-7](?:\\2[0-7]{2})?'
-        || '|\\[0-3][0-7]{2}',
-        'g'
-    ) WITH ORDINALITY AS tokens (token, position)
-);
-
--- Bytes as text, never an error.
-CREATE FUNCTION pipeline_text(bytes bytea) RETURNS text
+-- The event time as the line has it; `form` is the row's. Nearly all are 2024-01-15T00:00:03.731Z.
+CREATE FUNCTION pipeline_line_time_text(at timestamptz, form smallint, raw bytea) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
-    WHEN strpos(encode(bytes, 'escape'), '\') = 0 THEN encode(bytes, 'escape')
-    WHEN encode(bytes, 'escape') ~ (
-        '^(?:[^\\]|\\\\'
-        || '|\\3(?:0[2-7]|[123][0-7])\\2[0-7]{2}'
-        || '|\\340\\2[4-7][0-7]\\2[0-7]{2}|\\3(?:4[1-7]|5[0-4]|5[67])(?:\\2[0-7]{2}){2}|\\355\\2[0-3][0-7]\\2[0-7]{2}'
-        || '|\\360\\2[2-7][0-7](?:\\2[0-7]{2}){2}|\\36[123](?:\\2[0-7]{2}){3}|\\364\\2[01][0-7](?:\\2[0-7]{2}){2})*$'
-    ) THEN convert_from(bytes, 'UTF8')
-    ELSE pipeline_lossy_text(encode(bytes, 'escape'))
+    WHEN form & 511 = 3 AND at >= timestamptz '0001-01-01 00:00:00+00'
+    THEN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.FF3"Z"')
+    WHEN form & 511 = 511 THEN coalesce(pipeline_kept_time_text(raw, at), pipeline_time_text(at, -1))
+    ELSE pipeline_time_text(at, form & 511)
 END;
 
--- A kept line, without the carriage return of its ending.
+-- A kept line as text, without the carriage return of its ending; never an error. What is not UTF-8, and NUL, becomes
+-- U+FFFD, one for each longest start of a character. encode(.., 'escape') writes \nnn for each byte from 128 on and
+-- for NUL, and \\ for a backslash.
 CREATE FUNCTION pipeline_line_text(raw bytea) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN regexp_replace(pipeline_text(raw), '\r$', '');
+LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT COST 1 AS $$
+DECLARE
+    escaped text := regexp_replace(encode(raw, 'escape'), '\r$', '');
+    next CONSTANT text := '\\2[0-7]{2}';
+    valid CONSTANT text := '(?:[^\\]|\\\\|\\3(?:0[2-7]|[123][0-7])' || next
+        || '|(?:\\340\\2[4-7][0-7]|\\3(?:4[1-7]|5[0-4]|5[67])' || next || '|\\355\\2[0-3][0-7])' || next
+        || '|(?:\\360\\2[2-7][0-7]|\\36[123]' || next || '|\\364\\2[01][0-7])' || next || next || ')';
+    cut CONSTANT text := '\\340\\2[4-7][0-7]|\\3(?:4[1-7]|5[0-4]|5[67])' || next || '|\\355\\2[0-3][0-7]'
+        || '|(?:\\360\\2[2-7][0-7]|\\36[123]' || next || '|\\364\\2[01][0-7])(?:' || next || ')?|\\[0-3][0-7]{2}';
+BEGIN
+    IF strpos(escaped, '\') = 0 THEN
+        RETURN escaped;
+    END IF;
+    IF escaped !~ ('^' || valid || '*$') THEN
+        SELECT string_agg(coalesce(token[1], '\357\277\275'), '' ORDER BY position) INTO escaped
+        FROM regexp_matches(escaped, '(' || valid || '+)|' || cut, 'g') WITH ORDINALITY AS tokens (token, position);
+    END IF;
+    RETURN convert_from(decode(escaped, 'escape'), 'UTF8');
+END $$;
 
--- An address in the canonical text of RFC 5952. Postgres writes ::1:2 as ::0.1.0.2, a form that was given up.
+-- An IPv6 address in the canonical text of RFC 5952. Postgres writes ::1:2 as ::0.1.0.2, a form that was given up.
+CREATE FUNCTION pipeline_ip6_text(address inet) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT COST 1 AS $$
+DECLARE
+    low bigint;
+BEGIN
+    IF host(address) NOT LIKE '::%.%' OR host(address) LIKE '::ffff:%' THEN
+        RETURN host(address);
+    END IF;
+    low := address - inet '::';
+    RETURN '::' || CASE WHEN low > 65535 THEN to_hex(low >> 16) || ':' ELSE '' END || to_hex(low & 65535);
+END $$;
+
+-- An address in its canonical text.
 CREATE FUNCTION pipeline_ip_text(address inet) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN host(address) LIKE '::%.%' AND host(address) NOT LIKE '::ffff:%'
-    THEN '::' || CASE WHEN address - inet '::' > 65535 THEN to_hex((address - inet '::') >> 16) || ':' ELSE '' END
-        || to_hex((address - inet '::') & 65535)
-    ELSE host(address)
-END;
+RETURN CASE WHEN family(address) = 4 THEN host(address) ELSE pipeline_ip6_text(address) END;
 
 -- A number in decimal notation, without an exponent, in the fewest digits that are read back as it. Up to 15 digits
 -- (what the cast to numeric keeps) a decimal is told from all others; the server's own text has one digit too many

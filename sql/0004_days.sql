@@ -91,7 +91,8 @@ BEGIN
             EXECUTE format('DROP INDEX %I.%I', schema_name, wanted.name);
         END IF;
         BEGIN
-            EXECUTE format('CREATE INDEX %I ON %s USING %I (%I)', wanted.name, leaf, wanted.method, wanted.key);
+            EXECUTE format('CREATE INDEX %I ON %s USING %I (%I)%s', wanted.name, leaf, wanted.method, wanted.key,
+                CASE wanted.method WHEN 'brin' THEN ' WITH (pages_per_range = 32, autosummarize = on)' ELSE '' END);
         EXCEPTION WHEN program_limit_exceeded THEN
             -- a text beyond a third of a page, from before such texts were kept out of the column: a hash has no limit
             EXECUTE format('CREATE INDEX %I ON %s USING hash (%I)', wanted.name, leaf, wanted.key);

@@ -91,8 +91,13 @@ pub(super) fn run(command: TypesCommand, global: &Global) -> anyhow::Result<Exit
                 true => types.iter().collect(),
                 false => args.names.iter().map(|name| named(&types, name)).collect::<Result<_, _>>()?,
             };
-            let statements: Vec<_> =
+            let mut statements: Vec<_> =
                 chosen.iter().map(|log_type| ddl::postgres(log_type, &args.schema)).collect();
+            let versions = chosen.into_iter().cloned().map(ddl::TypeVersions::alone).collect::<Vec<_>>();
+            if let Some((view, _)) = ddl::logs_view(&versions, &args.schema) {
+                statements
+                    .push(format!("-- with the ledger and the functions of sql/ in the schema:\n{view}"));
+            }
             out.write_all(statements.join("\n").as_bytes())?;
         }
     }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::timestamp::date_from_days;
-use super::{ColumnType, LogType};
+use super::{Column, ColumnType, LogType};
 
 mod view;
 
@@ -89,20 +89,23 @@ pub fn day_leaf(table: &str, day: i32) -> String {
     joined(table, &format!("{year:04}{month:02}{day:02}"))
 }
 
-/// The indexes that a leaf of the type has once it is filled: one per column with `index = true`.
+/// The indexes that a leaf of the type has once it is filled: one per column with `index = true`, and the time.
 ///
-/// A B-tree on the column alone keeps each value once, with a list of rows, which no index that has the time
-/// beside it can: it is built faster and is smaller, and a leaf is but one day. JSON has no order, so no index.
+/// A B-tree on the column alone keeps each value once, with a list of rows, which one that has the time beside the
+/// column cannot: it is built in 0.6 x the time and is 0.23 x the size. What it lacks, a BRIN on the time adds for
+/// 1/8 of that time: rows lie nearly in order of time. JSON has no order, so no index.
 pub fn leaf_indexes(log_type: &LogType, leaf: &str) -> Vec<LeafIndex> {
     let indexed = log_type.table.indexed_columns.iter().map(|position| &log_type.columns[*position]);
-    indexed
-        .filter(|column| column.column_type != ColumnType::Json)
-        .map(|column| LeafIndex {
-            name: joined(leaf, &format!("{}_idx", column.name)),
-            method: "btree",
-            column: column.name.clone(),
-        })
-        .collect()
+    let trees =
+        indexed.filter(|column| column.column_type != ColumnType::Json).map(|column| ("btree", column));
+    let time = &log_type.columns[log_type.timestamp_column];
+    let time = (!time.index).then_some(("brin", time));
+    let index = |(method, column): (&'static str, &Column)| LeafIndex {
+        name: joined(leaf, &format!("{}_idx", column.name)),
+        method,
+        column: column.name.clone(),
+    };
+    trees.chain(time).map(index).collect()
 }
 
 /// Everything about one type, for people to read and to run.
@@ -124,7 +127,13 @@ pub fn postgres(log_type: &LogType, schema: &str) -> String {
 fn create_index(schema: &str, leaf: &str, index: &LeafIndex) -> String {
     let LeafIndex { name, method, column } = index;
     let leaf = qualified(schema, leaf);
-    format!("CREATE INDEX IF NOT EXISTS {} ON {leaf} USING {method} ({});", quoted(name), quoted(column))
+    // as `pipeline_build_indexes` does it
+    let options = if *method == "brin" { " WITH (pages_per_range = 32, autosummarize = on)" } else { "" };
+    format!(
+        "CREATE INDEX IF NOT EXISTS {} ON {leaf} USING {method} ({}){options};",
+        quoted(name),
+        quoted(column)
+    )
 }
 
 /// `<name>_<ending>`; where that is too long, a hash stands for the end of `name`, so that names stay different.
@@ -188,9 +197,11 @@ CREATE TABLE IF NOT EXISTS "public"."dns_logs_default" PARTITION OF "public"."dn
 COMMENT ON TABLE "public"."dns_logs_default" IS 'made by pipeline: rows of dns_logs whose day has no table';
 CREATE INDEX IF NOT EXISTS "dns_logs_default_client_ip_idx" ON "public"."dns_logs_default" USING btree ("client_ip");
 CREATE INDEX IF NOT EXISTS "dns_logs_default_query_domain_idx" ON "public"."dns_logs_default" USING btree ("query_domain");
+CREATE INDEX IF NOT EXISTS "dns_logs_default_timestamp_idx" ON "public"."dns_logs_default" USING brin ("timestamp") WITH (pages_per_range = 32, autosummarize = on);
 -- one table per day of rows, dns_logs_YYYYMMDD; its indexes, once it is filled:
 -- CREATE INDEX IF NOT EXISTS "dns_logs_YYYYMMDD_client_ip_idx" ON "public"."dns_logs_YYYYMMDD" USING btree ("client_ip");
 -- CREATE INDEX IF NOT EXISTS "dns_logs_YYYYMMDD_query_domain_idx" ON "public"."dns_logs_YYYYMMDD" USING btree ("query_domain");
+-- CREATE INDEX IF NOT EXISTS "dns_logs_YYYYMMDD_timestamp_idx" ON "public"."dns_logs_YYYYMMDD" USING brin ("timestamp") WITH (pages_per_range = 32, autosummarize = on);
 "#
         );
     }

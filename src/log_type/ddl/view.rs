@@ -5,12 +5,12 @@
 //!
 //! Each branch reads one table alone, and looks the ledger up per row that shows a file name: so the planner takes
 //! the leaves of all types as one list, leaves out the types that a query does not ask for, and the columns too.
+//! Expressions are kept short, for they are prepared anew for each leaf of each query.
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{OURS, literal, qualified, quoted};
+use super::{OURS, joined, literal, qualified, quoted};
 use crate::log_type::template::Part;
-use crate::log_type::timestamp::OTHER;
 use crate::log_type::{Column, ColumnType, LogType};
 
 /// All versions of one log type that rows of a schema were read with.
@@ -22,78 +22,100 @@ pub struct TypeVersions {
     pub earlier: Vec<Arc<LogType>>,
 }
 
+impl TypeVersions {
+    /// Of a type that has had but this one.
+    pub fn alone(newest: Arc<LogType>) -> Self {
+        Self { newest, earlier: Vec::new() }
+    }
+}
+
 /// What the comment on the view starts with.
 const COMMENT: &str = "every row of every log type as one table";
 
-/// The statement that makes the view in `schema`, or makes it anew, and its comment, which tells by a hash whether
+/// The statements that make the view in `schema`, or make it anew, and its comment, which tells by a hash whether
 /// it is this very view. `None` without types.
 pub fn logs_view(types: &[TypeVersions], schema: &str) -> Option<(String, String)> {
+    let functions: String = types.iter().filter_map(|versions| line_function(versions, schema)).collect();
     let branches: Vec<_> = types.iter().map(|versions| branch(versions, schema)).collect();
-    let select = branches.join("\nUNION ALL\n");
-    let hash = xxhash_rust::xxh3::xxh3_64(select.as_bytes());
-    let statement = format!("CREATE OR REPLACE VIEW {} AS\n{select};\n", qualified(schema, "logs"));
+    let view = qualified(schema, "logs");
+    let statement =
+        format!("{functions}CREATE OR REPLACE VIEW {view} AS\n{};\n", branches.join("\nUNION ALL\n"));
+    let hash = xxhash_rust::xxh3::xxh3_64(statement.as_bytes());
     let comment = format!("{OURS}{COMMENT} (definition {hash:016x})");
     (!branches.is_empty()).then_some((statement, comment))
 }
 
 fn branch(versions: &TypeVersions, schema: &str) -> String {
     let newest = &versions.newest;
-    let function = |name: &str| qualified(schema, name);
     let chunks = qualified(schema, "chunks");
     let of_chunk =
         |value: &str| format!("(SELECT {value} FROM {chunks} AS c WHERE c.chunk_id = f.chunk_id LIMIT 1)");
-    let time = format!(
-        "CASE f.form & {OTHER} WHEN {OTHER} \
-         THEN coalesce({}(f.raw, f.\"timestamp\"), {}(f.\"timestamp\")) \
-         ELSE {}(f.\"timestamp\", f.form & {OTHER}) END",
-        function("pipeline_kept_time_text"),
-        function("pipeline_plain_time_text"),
-        function("pipeline_time_text"),
-    );
-    let rendered = match versions.earlier.as_slice() {
-        [] => rendered(newest, schema),
-        earlier => {
-            let hash = of_chunk(&format!("c.types -> {} ->> 'hash'", literal(newest.name())));
-            let mut cases = format!("CASE {hash}");
-            for version in earlier {
-                let _infallible = write!(
-                    cases,
-                    "\n            WHEN {} THEN {}",
-                    literal(&version.table.hash),
-                    rendered(version, schema)
-                );
-            }
-            let _infallible = write!(cases, "\n            ELSE {} END", rendered(newest, schema));
-            cases
-        }
+    // one version's first template, which is the canonical one, needs no call
+    let canonical = match versions.earlier.as_slice() {
+        [] => format!(" WHEN f.form >> 9 = 0 THEN {}", line(newest, &newest.variants[0].parts, schema)),
+        _ => String::new(),
     };
+    let others = line_function(versions, schema).map_or(String::new(), |_| {
+        let version = match versions.earlier.as_slice() {
+            [] => "NULL".to_owned(),
+            _ => of_chunk(&format!("c.types -> {} ->> 'hash'", literal(newest.name()))),
+        };
+        format!(" ELSE {}(f, {version})", line_function_name(newest, schema))
+    });
     format!(
         "SELECT f.chunk_id # f.line::bigint AS id,\n    \
          {}::text AS log_type,\n    \
-         CASE WHEN f.raw IS NOT NULL THEN {}(f.raw) ELSE {rendered} END AS raw_line,\n    \
-         {time} AS \"timestamp\",\n    \
+         CASE WHEN f.raw IS NOT NULL THEN {}(f.raw){canonical}{others} END AS raw_line,\n    \
+         {} AS \"timestamp\",\n    \
          {} AS source_file,\n    \
          {} AS parsed_data,\n    \
          {} AS indexed_at\n\
          FROM {} AS f",
         literal(newest.name()),
-        function("pipeline_line_text"),
-        of_chunk("regexp_replace(c.file, '^.*/', '')"),
-        parsed_data(versions, schema, &time),
+        qualified(schema, "pipeline_line_text"),
+        time(schema),
+        of_chunk("split_part(c.file, '/', -1)"),
+        parsed_data(versions, schema),
         of_chunk("c.committed_at"),
         qualified(schema, &newest.table.name),
     )
 }
 
-/// The line of a row without `raw`, as the templates of one version render it.
-fn rendered(log_type: &LogType, schema: &str) -> String {
-    let lines: Vec<_> =
-        log_type.variants.iter().map(|variant| line(log_type, &variant.parts, schema)).collect();
-    let mut out = "CASE f.form >> 9".to_owned();
-    for (number, line) in lines.iter().enumerate() {
-        let _infallible = write!(out, "\n            WHEN {number} THEN {line}");
+fn line_function_name(log_type: &LogType, schema: &str) -> String {
+    qualified(schema, &joined("pipeline_line", &log_type.table.name))
+}
+
+/// The function that renders a row without `raw` by the version with this hash, NULL or unknown being the newest;
+/// `None` where there is but one template. It is a function, for a view with all templates of a type in it takes
+/// seconds to prepare.
+fn line_function(versions: &TypeVersions, schema: &str) -> Option<String> {
+    let newest = &versions.newest;
+    if versions.earlier.is_empty() && newest.variants.len() == 1 {
+        return None;
     }
-    out.push_str(" END");
+    let mut body = "BEGIN\n".to_owned();
+    for version in &versions.earlier {
+        let hash = literal(&version.table.hash);
+        let _infallible = write!(body, "IF version = {hash} THEN\n{}END IF;\n", rendered(version, schema));
+    }
+    let _infallible = write!(body, "{}END", rendered(newest, schema));
+    let table = qualified(schema, &newest.table.name);
+    Some(format!(
+        "CREATE OR REPLACE FUNCTION {}(f {table}, version text) RETURNS text\n\
+         LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1 AS {};\n",
+        line_function_name(newest, schema),
+        literal(&body)
+    ))
+}
+
+/// Returns the line of a row, as the templates of one version render it.
+fn rendered(log_type: &LogType, schema: &str) -> String {
+    let mut out = "CASE f.form >> 9\n".to_owned();
+    for (number, variant) in log_type.variants.iter().enumerate() {
+        let line = line(log_type, &variant.parts, schema);
+        let _infallible = writeln!(out, "WHEN {number} THEN RETURN {line};");
+    }
+    out.push_str("ELSE RETURN NULL;\nEND CASE;\n");
     out
 }
 
@@ -104,10 +126,7 @@ fn line(log_type: &LogType, parts: &[Part], schema: &str) -> String {
         Part::Capture { name, .. } => {
             let position = log_type.columns.iter().position(|column| column.name == *name)?;
             Some(match position == log_type.timestamp_column {
-                // a row without `raw` has a form that says how its time was written
-                true => {
-                    format!("{}(f.\"timestamp\", f.form & {OTHER})", qualified(schema, "pipeline_time_text"))
-                }
+                true => time(schema),
                 false => value(&log_type.columns[position], schema),
             })
         }
@@ -115,10 +134,15 @@ fn line(log_type: &LogType, parts: &[Part], schema: &str) -> String {
     format!("concat({})", pieces.collect::<Vec<_>>().join(", "))
 }
 
+/// The event time as the line has it.
+fn time(schema: &str) -> String {
+    format!("{}(f.\"timestamp\", f.form, f.raw)", qualified(schema, "pipeline_line_time_text"))
+}
+
 /// `log_type`, `timestamp` and every key that the line has, as strings.
-fn parsed_data(versions: &TypeVersions, schema: &str, time: &str) -> String {
+fn parsed_data(versions: &TypeVersions, schema: &str) -> String {
     let mut keys = vec!["'log_type'".to_owned(), "'timestamp'".to_owned()];
-    let mut values = vec![literal(versions.newest.name()), time.to_owned()];
+    let mut values = vec![literal(versions.newest.name()), time(schema)];
     let mut seen = vec!["log_type", "timestamp"];
     for column in
         std::iter::once(&versions.newest).chain(&versions.earlier).flat_map(|version| &version.columns)
@@ -168,14 +192,17 @@ mod tests {
         let new = compiled(
             &text.replace("it's {a}", "{b}").replace("a = { type = \"ip\" }", "b = { type = \"u8\" }"),
         );
-        let alone = TypeVersions { newest: Arc::clone(&old), earlier: Vec::new() };
+        let alone = TypeVersions::alone(Arc::clone(&old));
         let (view, comment) = logs_view(&[alone], "s").unwrap();
         assert!(view.starts_with("CREATE OR REPLACE VIEW \"s\".\"logs\" AS\nSELECT "), "{view}");
         assert!(view.contains("' it''s ', \"s\".\"pipeline_ip_text\"(f.\"a\"))"), "{view}");
-        assert!(!view.contains("'hash'"), "{view}");
+        assert!(!view.contains("'hash'") && !view.contains("FUNCTION"), "{view}");
         let both = TypeVersions { newest: Arc::clone(&new), earlier: vec![Arc::clone(&old)] };
         let (view, changed) = logs_view(&[both], "s").unwrap();
-        assert!(view.contains(&format!("WHEN '{}' THEN CASE f.form >> 9", old.table.hash)), "{view}");
+        assert!(
+            view.contains(&format!("IF version = ''{}'' THEN\nCASE f.form >> 9", old.table.hash)),
+            "{view}"
+        );
         assert!(view.contains("ARRAY['log_type', 'timestamp', 'b', 'a']"), "{view}");
         assert_ne!(comment, changed);
         assert_eq!(logs_view(&[], "s"), None);
