@@ -47,6 +47,8 @@ impl Report {
 /// The account of one source.
 #[derive(Debug, Default, PartialEq)]
 pub struct SourceReport {
+    /// Its identity; 0 if nothing of it is held.
+    pub source_id: u64,
     /// Its path, or the name of a stream.
     pub path: String,
     /// Counts the contents that one path has had.
@@ -127,6 +129,7 @@ pub async fn verify(
 fn account(of: &SourceChunks) -> SourceReport {
     let Source { path, generation, .. } = of.source.clone();
     let mut report = SourceReport {
+        source_id: of.source.id,
         path,
         generation,
         chunks: of.chunks.len() as u64,

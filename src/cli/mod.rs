@@ -32,6 +32,7 @@ mod query;
 mod queue;
 mod read;
 mod rejects;
+mod repair;
 mod replay;
 mod run;
 mod storage;

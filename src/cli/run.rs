@@ -102,7 +102,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
 
 /// Reader and processor until all that the sinks lack is committed. When another writer was first with some
 /// of it, asks the sinks again what they lack, and ships that.
-async fn ship(
+pub(super) async fn ship(
     paths: &[PathBuf],
     options: &ReadOptions,
     decoders: &DecoderPool,

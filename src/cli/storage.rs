@@ -34,6 +34,13 @@ pub(super) struct StorageArgs {
 }
 
 impl StorageArgs {
+    /// The defaults, for another schema.
+    pub(super) fn for_repair(schema: &str) -> Self {
+        let GroupLimits { rows, age } = GroupLimits::default();
+        let (schema, workers) = (schema.to_owned(), None);
+        Self { schema, workers, commit_rows: rows, commit_interval: age, fail_on_rejects: false }
+    }
+
     pub(super) fn workers(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.workers.map_or(cores, usize::from)

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::archive::{ListFormat, unwrapped};
 use super::columns::aligned;
+use super::repair::repair;
 use super::storage::is_postgres;
 use super::units::with_commas;
 use super::{Exit, Global};
@@ -39,6 +40,9 @@ pub(super) struct VerifyArgs {
     /// Also render every line and compare it with what was read
     #[arg(long)]
     content: bool,
+    /// Ship what is missing again, from the files at PATH; in Postgres also chunks whose rows are not as they must be
+    #[arg(long, requires = "paths")]
+    repair: bool,
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
     output: ListFormat,
@@ -50,16 +54,11 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
     for location in &args.into {
-        let report = match is_postgres(location) {
-            true => {
-                let warehouse = Warehouse::open(PgConfig::parse(location)?, &args.schema).await?;
-                check(&warehouse, &args.paths, checks, &mut exit).await?
-            }
-            false => {
-                let archive = Archive::open(location).await?;
-                check(&OfArchive::new(&archive), &args.paths, checks, &mut exit).await?
-            }
-        };
+        let mut report = check_at(location, &args, checks, &mut exit).await?;
+        if args.repair && !report.is_whole() {
+            repair(location, &args.schema, &args.paths, &report, global).await?;
+            report = check_at(location, &args, checks, &mut exit).await?;
+        }
         if !report.is_whole() {
             exit = Exit::SOME_FAILED;
         }
@@ -80,6 +79,20 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
         }
     }
     Ok(exit)
+}
+
+async fn check_at(
+    location: &str,
+    args: &VerifyArgs,
+    checks: Checks,
+    exit: &mut Exit,
+) -> anyhow::Result<Report> {
+    if is_postgres(location) {
+        let warehouse = Warehouse::open(PgConfig::parse(location)?, &args.schema).await?;
+        return check(&warehouse, &args.paths, checks, exit).await;
+    }
+    let archive = Archive::open(location).await?;
+    check(&OfArchive::new(&archive), &args.paths, checks, exit).await
 }
 
 async fn check(

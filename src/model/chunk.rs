@@ -49,10 +49,7 @@ impl RawChunk {
 
     /// Short name of the chunk: a 64-bit hash of (source, first byte).
     pub fn chunk_id(&self) -> i64 {
-        let mut hash = Xxh3::new();
-        hash.update(&self.source.id.to_le_bytes());
-        hash.update(&self.first_byte.to_le_bytes());
-        hash.digest() as i64
+        chunk_id(self.source.id, self.first_byte)
     }
 
     /// The bytes from `first_byte` to `end_byte` as chunks of their own. Where a cut is not between two lines,
@@ -99,6 +96,14 @@ impl RawChunk {
             open: self.open && piece.is_none() && end == self.bytes.len(),
         }
     }
+}
+
+/// Short name of the chunk that starts at this byte of a source.
+pub fn chunk_id(source_id: u64, first_byte: u64) -> i64 {
+    let mut hash = Xxh3::new();
+    hash.update(&source_id.to_le_bytes());
+    hash.update(&first_byte.to_le_bytes());
+    hash.digest() as i64
 }
 
 /// What the lines of a chunk end with.

@@ -4,5 +4,7 @@
 mod chunk;
 mod ledger;
 
-pub use chunk::{Blank, DecodedBatch, LineEnding, Piece, RawChunk, Reject, RejectReason, Table, TypeBatch};
+pub use chunk::{
+    Blank, DecodedBatch, LineEnding, Piece, RawChunk, Reject, RejectReason, Table, TypeBatch, chunk_id,
+};
 pub use ledger::{ByteRange, ChunkRecord, CommitReceipt, KnownSource, Ledger, Source, TypeRows};

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::copy::PgType;
 use super::error::WarehouseError;
-use super::{Warehouse, ledger};
+use super::{Warehouse, kept, ledger};
 use crate::client::PgConfig;
 use crate::ledger::{BLANKS, REJECTS};
 use crate::log_type::LogTypes;
@@ -89,6 +89,21 @@ impl Warehouse {
         text.ok_or_else(|| {
             WarehouseError::Rows(format!("type file {hash} is not in table log_types any more"))
         })
+    }
+
+    /// Takes chunks away, and rows of chunks that the ledger does not have, so that their bytes can be loaded again.
+    pub async fn take_away(&self, chunks: &[ChunkRecord], strays: &[i64]) -> Result<(), WarehouseError> {
+        let tables = self.tables().await?;
+        let client = self.config.connect().await?;
+        let execute = async |sql: &str| client.batch_execute(sql).await.map_err(WarehouseError::of(sql));
+        execute("BEGIN").await?;
+        kept::delete_chunks(&client, self, chunks).await?;
+        for name in tables.iter().filter(|_| !strays.is_empty()) {
+            let Some(table) = self.table_of(&client, name).await? else { continue };
+            let sql = format!("DELETE FROM {table} WHERE chunk_id = ANY ($1)");
+            client.execute(&sql, &[&strays]).await.map_err(WarehouseError::of(sql.as_str()))?;
+        }
+        execute("COMMIT").await
     }
 
     /// The quoted table of a log type, or of rejects or blanks.

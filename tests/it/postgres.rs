@@ -189,6 +189,10 @@ fn a_deleted_row_a_doubled_row_and_a_missing_chunk_are_found() {
         "DELETE FROM chunks WHERE first_byte = (SELECT max(first_byte) FROM chunks WHERE first_byte < 60000)",
     );
     assert!(place.findings(&[])[0].contains("are missing"));
+
+    place.site.ok(&["verify", "--count", "--content", "--repair", "--into", &place.url, "logs"]);
+    let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
+    assert_eq!(place.database.sql(rows).trim(), "2000|2000");
 }
 
 #[test]
