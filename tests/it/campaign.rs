@@ -256,11 +256,11 @@ fn compare(campaign: &Campaign) -> (usize, i64, i64) {
         }
     }
     let stored = campaign.database.sql(
-        "SET jit = off; SELECT raw_line FROM logs
-         UNION ALL SELECT convert_from(bytes, 'UTF8') FROM rejects
-         UNION ALL SELECT convert_from(bytes, 'UTF8') FROM blanks",
+        "SET jit = off; SELECT '=' || raw_line FROM logs
+         UNION ALL SELECT '=' || convert_from(bytes, 'UTF8') FROM rejects
+         UNION ALL SELECT '=' || convert_from(bytes, 'UTF8') FROM blanks",
     );
-    for line in stored.strip_suffix('\n').unwrap_or(&stored).split('\n') {
+    for line in stored.lines().filter_map(|line| line.strip_prefix('=')) {
         *balance.entry(line.to_owned()).or_default() -= 1;
     }
     let lost = balance.values().filter(|left| **left > 0).sum();
