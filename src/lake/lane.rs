@@ -22,19 +22,12 @@ use tokio::task::JoinHandle;
 use super::LakeError;
 use super::encode::{EncodedFile, encode};
 use super::schema::Layout;
+use crate::model::{FIRST_DAY, FUTURE_DAYS, MAX_NEW_DAYS, MICROS_PER_DAY};
 
 /// Batches that wait for a lane.
 const QUEUED_BATCHES: usize = 4;
 /// Arrow bytes that a lane keeps before it writes the file of its fullest day.
 const BUFFER_BYTES: usize = 16 << 20;
-/// Days that one group may add to a table; rows of further days go to the null partition.
-const MAX_NEW_DAYS: usize = 64;
-/// 2000-01-01 as days since the epoch; earlier event times go to the null partition.
-const FIRST_DAY: i32 = 10_957;
-/// Days after today that an event time may have.
-const FUTURE_DAYS: i32 = 2;
-
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// A file that is stored but not committed.
 #[derive(Debug)]

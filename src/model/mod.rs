@@ -2,9 +2,11 @@
 //!
 //! Deliberately absent: behaviour. Nothing here reads, writes or decides.
 mod chunk;
+mod day;
 mod ledger;
 
 pub use chunk::{
     Blank, DecodedBatch, LineEnding, Piece, RawChunk, Reject, RejectReason, Table, TypeBatch, chunk_id,
 };
+pub use day::{FIRST_DAY, FUTURE_DAYS, MAX_NEW_DAYS, MICROS_PER_DAY};
 pub use ledger::{ByteRange, ChunkRecord, CommitReceipt, KnownSource, Ledger, Source, TypeRows};

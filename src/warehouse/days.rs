@@ -9,13 +9,7 @@ use std::ops::Range;
 use arrow::array::{Array, TimestampMicrosecondArray};
 
 use super::copy::Rows;
-
-/// 2000-01-01 as days since 1970-01-01.
-const FIRST_DAY: i32 = 10_957;
-/// Days after today that an event time may have.
-const FUTURE_DAYS: i32 = 2;
-
-const MICROS_PER_DAY: i64 = 86_400_000_000;
+use crate::model::{FIRST_DAY, FUTURE_DAYS, MICROS_PER_DAY};
 
 /// The rows of one day, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use super::WarehouseError;
 use super::schema::advisory_lock;
 use super::state::rows;
 use crate::log_type::ddl::{self, literal, qualified};
+use crate::model::MAX_NEW_DAYS;
 
-/// Leaves made at once, so that garbage dates do not make thousands of tables.
-const MAX_NEW_DAYS: usize = 64;
 /// How long to stand in a table's queue of locks: whoever comes after that long waits as well.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Then the queue is left for these times: 1.5 s in all.
