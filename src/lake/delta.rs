@@ -73,6 +73,11 @@ impl Log {
         Path::from_iter([self.name.as_str(), "_delta_log"])
     }
 
+    /// Where the entry of a version is.
+    pub(super) fn entry_path(&self, version: u64) -> Path {
+        self.log_folder().join(format!("{version:020}.json"))
+    }
+
     /// Its present state, or `None` if it was never created.
     pub(super) async fn load(&self) -> Result<Option<TableState>, LakeError> {
         let listed = self.store.list_with_delimiter(Some(&self.log_folder())).await;
@@ -136,7 +141,7 @@ impl Log {
             entry.push('\n');
             entry.push_str(&action.to_string());
         }
-        let path = self.log_folder().join(format!("{version:020}.json"));
+        let path = self.entry_path(version);
         match self.store.put_opts(&path, Bytes::from(entry).into(), PutMode::Create.into()).await {
             Ok(_) => {}
             // A store that retries by itself may meet its own first attempt.

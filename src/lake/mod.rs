@@ -26,7 +26,7 @@ mod supersede;
 mod tests;
 mod writer;
 
-pub use archive::Archive;
+pub use archive::{Archive, Moment};
 pub use error::LakeError;
 pub use writer::ArchiveWriter;
 

@@ -89,6 +89,13 @@ pub fn day_leaf(table: &str, day: i32) -> String {
     joined(table, &format!("{year:04}{month:02}{day:02}"))
 }
 
+/// The day that a leaf of `table` is for; `None` if its name does not say one.
+pub fn day_of_leaf(table: &str, leaf: &str) -> Option<i32> {
+    let digits = leaf.rsplit('_').next().filter(|digits| digits.len() == 8)?;
+    let date = chrono::NaiveDate::parse_from_str(digits, "%Y%m%d").ok()?;
+    Some(date.to_epoch_days()).filter(|day| day_leaf(table, *day) == leaf)
+}
+
 /// The indexes that a leaf of the type has once it is filled: one per column with `index = true`, and the time.
 ///
 /// A B-tree on the column alone keeps each value once, with a list of rows, which one that has the time beside the
@@ -209,6 +216,10 @@ CREATE INDEX IF NOT EXISTS "dns_logs_default_timestamp_idx" ON "public"."dns_log
     #[test]
     fn names_say_the_day_fit_postgres_and_stay_different() {
         assert_eq!(day_leaf("firewall_logs", 19_737), "firewall_logs_20240115");
+        assert_eq!(day_of_leaf("firewall_logs", "firewall_logs_20240115"), Some(19_737));
+        for other in ["firewall_logs_default", "dns_logs_20240115", "firewall_logs_20241315"] {
+            assert_eq!(day_of_leaf("firewall_logs", other), None);
+        }
         let long = "a".repeat(63);
         let names: std::collections::BTreeSet<_> = [
             day_leaf(&long, 19_737),

@@ -16,6 +16,7 @@ mod exactly_once;
 mod lake_readers;
 mod postgres;
 mod query;
+mod query_places;
 mod redis_transport;
 mod restore;
 mod run;
