@@ -25,12 +25,14 @@ mod key_value;
 mod matching;
 #[cfg(test)]
 mod naive;
+mod needles;
 mod rows;
 mod scan;
 mod value;
 
 use key_value::KeyValueError;
 use matching::Matcher;
+pub use needles::Needles;
 use rows::TypeRowsBuilder;
 use scan::{Line, PADDING};
 
@@ -63,14 +65,41 @@ impl Decoder {
         decoder
     }
 
-    /// The rows of one chunk, of a decoder that makes those of one type; `None` where there is none.
-    pub fn decode_rows(&mut self, chunk: &RawChunk) -> Option<RecordBatch> {
-        if chunk.piece.is_none() {
-            self.read_lines(chunk, &mut Lines::default());
+    /// The rows of one chunk, of a decoder that makes those of one type; `None` where there is none. Where `needles`
+    /// are given, lines that hold none of them are not looked at.
+    pub fn decode_rows(&mut self, chunk: &RawChunk, needles: Option<&Needles>) -> Option<RecordBatch> {
+        match needles {
+            _ if chunk.piece.is_some() => {}
+            Some(needles) => self.read_found_lines(chunk, needles),
+            None => {
+                self.read_lines(chunk, &mut Lines::default());
+            }
         }
-        let is_clean = column::is_text(&chunk.bytes);
         let builder = self.types.iter_mut().find(|builder| !builder.line.is_empty())?;
-        Some(builder.finish(chunk, is_clean))
+        Some(builder.finish(chunk, column::is_text(&chunk.bytes)))
+    }
+
+    fn read_found_lines(&mut self, chunk: &RawChunk, needles: &Needles) {
+        let bytes: &[u8] = &chunk.bytes;
+        let (mut lines, mut counted) = (Lines::default(), 0);
+        let line_ending = self.start(chunk);
+        for (start, end) in needles.lines(bytes) {
+            lines.count += memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
+            // as in `read_lines`
+            let carriage_return = line_ending == LineEnding::CrLf && end < bytes.len();
+            self.read_line(bytes, start, end, carriage_return, &mut lines);
+            counted = (end + 1).min(bytes.len());
+        }
+    }
+
+    /// Prepares for a chunk's lines, and says what they end with.
+    fn start(&mut self, chunk: &RawChunk) -> LineEnding {
+        let bytes: &[u8] = &chunk.bytes;
+        self.matcher.set_reference_time(chunk.reference_time);
+        match memchr::memchr(b'\n', bytes) {
+            Some(end) if bytes[..end].ends_with(b"\r") => LineEnding::CrLf,
+            _ => LineEnding::Lf,
+        }
     }
 
     /// Decodes one chunk, which is smaller than 2 GiB.
@@ -137,12 +166,7 @@ impl Decoder {
 
     fn read_lines(&mut self, chunk: &RawChunk, lines: &mut Lines) -> LineEnding {
         let bytes: &[u8] = &chunk.bytes;
-        self.matcher.set_reference_time(chunk.reference_time);
-        let first_end = memchr::memchr(b'\n', bytes);
-        let line_ending = match first_end {
-            Some(end) if bytes[..end].ends_with(b"\r") => LineEnding::CrLf,
-            _ => LineEnding::Lf,
-        };
+        let line_ending = self.start(chunk);
         let mut start = 0;
         for end in memchr_iter(b'\n', bytes) {
             self.read_line(bytes, start, end, line_ending == LineEnding::CrLf, lines);

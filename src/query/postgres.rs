@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::report::{Counter, Notes};
 use super::scan::{Part, ScanExec};
 use super::table::{DAY, TIMESTAMP, with_views};
-use crate::ledger::LeftOut;
+use crate::ledger::{CHUNKS, LeftOut};
 use crate::log_type::ddl::quoted;
 use crate::model::ChunkRecord;
 use crate::warehouse::{HeldTable, PgType, RowStream, Snapshot};
@@ -51,31 +51,37 @@ impl Given {
         if left_out.is_empty() {
             return Self::default();
         }
-        let remaining = || records.iter().filter(|record| !left_out.chunks.contains(&record.chunk_id));
+        let has_rows = |record: &&ChunkRecord| !is_log_type || record.types.contains_key(name);
+        let (left, kept): (Vec<&ChunkRecord>, Vec<&ChunkRecord>) =
+            records.iter().filter(has_rows).partition(|record| left_out.chunks.contains(&record.chunk_id));
         let mut conditions = Vec::new();
-        let kept: BTreeSet<i64> = remaining().map(|record| record.chunk_id).collect();
-        let list = |ids: &BTreeSet<i64>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        // a reader of the ledger knows every chunk, so that naming either side means the same
-        if kept.len() < left_out.chunks.len() {
-            conditions.push(format!("\"chunk_id\" = ANY ('{{{}}}'::bigint[])", list(&kept)));
-        } else if !left_out.chunks.is_empty() {
-            conditions.push(format!("\"chunk_id\" <> ALL ('{{{}}}'::bigint[])", list(&left_out.chunks)));
-        }
-        if name != crate::ledger::CHUNKS {
-            for (chunk_id, parts) in &left_out.parts {
-                let parts =
-                    parts.iter().map(|(first, end)| format!(" OR \"line\" >= {first} AND \"line\" < {end}"));
-                conditions.push(format!("(\"chunk_id\" <> {chunk_id}{})", parts.collect::<String>()));
-            }
-        }
-        if is_log_type {
-            let of_type = remaining().filter(|record| record.types.contains_key(name));
-            let times = of_type.filter_map(|record| record.time_range);
-            let range = times.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
-            let Some((first, last)) = range else { return Self { conditions, is_nothing: true } };
+        let times = kept.iter().filter_map(|record| record.time_range).filter(|_| is_log_type);
+        let range = times.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        if let Some((first, last)) = range {
             let bound =
                 |compares: &str, micros| Some(format!("\"{TIMESTAMP}\" {compares} {}", instant(micros)?));
             conditions.extend([bound(">=", first), bound("<=", last)].into_iter().flatten());
+        }
+        // of chunks that end before or begin behind, the bounds let no row through
+        let is_between = |record: &&ChunkRecord| match (range, record.time_range) {
+            (Some(range), Some(own)) => range.0 <= own.1 && own.0 <= range.1,
+            _ => true,
+        };
+        let ids = |records: &[&ChunkRecord]| {
+            let ids: BTreeSet<i64> = records.iter().map(|record| record.chunk_id).collect();
+            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        let left: Vec<&ChunkRecord> = left.into_iter().filter(is_between).collect();
+        // the snapshot's ledger knows every chunk of its rows, so that naming either side means the same
+        if kept.len() < left.len() {
+            conditions.push(format!("\"chunk_id\" = ANY ('{{{}}}'::bigint[])", ids(&kept)));
+        } else if !left.is_empty() {
+            conditions.push(format!("\"chunk_id\" <> ALL ('{{{}}}'::bigint[])", ids(&left)));
+        }
+        for (chunk_id, parts) in left_out.parts.iter().filter(|_| name != CHUNKS) {
+            let parts =
+                parts.iter().map(|(first, end)| format!(" OR \"line\" >= {first} AND \"line\" < {end}"));
+            conditions.push(format!("(\"chunk_id\" <> {chunk_id}{})", parts.collect::<String>()));
         }
         Self { conditions, is_nothing: kept.is_empty() }
     }

@@ -1,10 +1,11 @@
 //! Raw logs as tables: read by the decoders that load them, and never stored.
 //!
 //! Plain files are cut at newlines into ranges, which the cores read beside each other; a compressed one is one range.
-//! Chunks, and so `chunk_id` and `line`, are those that a reader with the default sizes ships. Of each line only the
-//! columns that the statement asks for are made. Memory holds a chunk and its rows per core, whatever is read.
-//! What a ledger of the other places holds is not read here. Deliberately absent: streams, which could be read once
-//! only, and pruning: only the lines say what a file holds.
+//! Chunks, and so `chunk_id` and `line`, are those that a reader with the default sizes ships. Lines that lack a text
+//! which the filter asks for are passed over, and of the others only the columns that the statement asks for are made.
+//! Memory holds a chunk and its rows per core, whatever is read. What a ledger of the other places holds is not read
+//! here. Deliberately absent: streams, which could be read once only, and pruning of files: only their lines say what
+//! they hold.
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
@@ -25,13 +26,14 @@ use sha2::{Digest, Sha256};
 use super::report::{Counter, Notes};
 use super::scan::{Part, ScanExec};
 use super::table::{DAY, TIMESTAMP, with_views};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Needles};
 use crate::ledger::{self, BLANKS, CHUNKS, REJECTS};
 use crate::log_type::{LogType, LogTypes};
-use crate::model::{FIRST_DAY, FUTURE_DAYS, MICROS_PER_DAY, RawChunk, Table};
+use crate::model::{FIRST_DAY, FUTURE_DAYS, MICROS_PER_DAY, RawChunk};
 use crate::source::{self, Catalogue, CutOptions, Extent, FileReader, Input, SourceError};
 
 mod content;
+mod needles;
 
 pub(super) use content::{Content, RawFile, list_objects};
 
@@ -75,7 +77,7 @@ type Range = (usize, (u64, u64));
 /// Which rows of the lines a table has.
 #[derive(Debug, Clone)]
 enum Rows {
-    Type(Arc<Table>),
+    Type(Arc<LogType>),
     Rejects,
     Blanks,
     Chunks,
@@ -102,7 +104,7 @@ impl RawTable {
     ) -> Vec<(String, Arc<dyn TableProvider>)> {
         let table = |rows: Rows| {
             let stored = match &rows {
-                Rows::Type(table) => plain(&table.schema),
+                Rows::Type(log_type) => plain(&log_type.table.schema),
                 Rows::Rejects => with_views(&ledger::reject_columns()),
                 Rows::Blanks => with_views(&ledger::blank_columns()),
                 Rows::Chunks => with_views(&ledger::columns()),
@@ -111,13 +113,13 @@ impl RawTable {
             let table = Self { rows, types, place, files: Arc::clone(files), schema: stored, notes };
             (table.name().to_owned(), Arc::new(table) as Arc<dyn TableProvider>)
         };
-        let of_types = types.iter().map(|log_type: &Arc<LogType>| Rows::Type(Arc::clone(&log_type.table)));
+        let of_types = types.iter().map(|log_type| Rows::Type(Arc::clone(log_type)));
         of_types.chain([Rows::Rejects, Rows::Blanks, Rows::Chunks]).map(table).collect()
     }
 
     fn name(&self) -> &str {
         match &self.rows {
-            Rows::Type(table) => &table.log_type,
+            Rows::Type(log_type) => log_type.name(),
             Rows::Rejects => REJECTS,
             Rows::Blanks => BLANKS,
             Rows::Chunks => CHUNKS,
@@ -161,11 +163,21 @@ impl TableProvider for RawTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let supported = |filter: &&Expr| match &self.rows {
+            Rows::Type(log_type) if needles::of_filter(filter, log_type).is_some() => {
+                TableProviderFilterPushDown::Inexact
+            }
+            _ => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(supported).collect())
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
+        filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = match projection {
@@ -183,10 +195,20 @@ impl TableProvider for RawTable {
         }
         let num_ranges: usize = dealt.iter().map(Vec::len).sum();
         let columns: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
-        let detail = format!("files={num_files}, ranges={num_ranges}, columns=[{}]", columns.join(", "));
+        let texts = match &self.rows {
+            Rows::Type(log_type) => needles::needles(filters, log_type),
+            _ => None,
+        };
+        let mut detail = format!("files={num_files}, ranges={num_ranges}, columns=[{}]", columns.join(", "));
+        if let Some(texts) = &texts {
+            let texts: Vec<_> = texts.iter().map(|text| String::from_utf8_lossy(text)).collect();
+            detail += &format!(", lines with=[{}]", texts.join(", "));
+        }
+        let needles = texts.map(|texts| Needles::new(&texts));
         let part = |ranges| {
             let (table, wanted) = (self.clone(), Arc::clone(&wanted));
-            Arc::new(RawPart { table, wanted, ranges, counter: Arc::clone(&counter) }) as Arc<dyn Part>
+            let (needles, counter) = (needles.clone(), Arc::clone(&counter));
+            Arc::new(RawPart { table, wanted, ranges, needles, counter }) as Arc<dyn Part>
         };
         let parts = dealt.into_iter().map(part).collect();
         Ok(Arc::new(ScanExec::new("RawExec", detail, Arc::clone(&wanted), parts)))
@@ -199,6 +221,8 @@ struct RawPart {
     table: RawTable,
     wanted: SchemaRef,
     ranges: Vec<Range>,
+    /// What lines that matter hold.
+    needles: Option<Needles>,
     counter: Arc<Counter>,
 }
 
@@ -241,6 +265,7 @@ struct Chunks {
     decoder: Decoder,
     rows: Rows,
     wanted: SchemaRef,
+    needles: Option<Needles>,
     last_day: i32,
 }
 
@@ -250,7 +275,8 @@ impl Chunks {
         let decoder = match &part.table.rows {
             Rows::Chunks => Decoder::new(types),
             Rows::Rejects | Rows::Blanks => Decoder::only(types, None),
-            Rows::Type(table) => {
+            Rows::Type(log_type) => {
+                let table = &log_type.table;
                 let names = part.wanted.fields().iter().map(|field| match field.name().as_str() {
                     DAY => TIMESTAMP,
                     name => name,
@@ -271,13 +297,14 @@ impl Chunks {
             decoder,
             rows: part.table.rows.clone(),
             wanted: Arc::clone(&part.wanted),
+            needles: part.needles.clone(),
             last_day: today + FUTURE_DAYS,
         }
     }
 
     fn rows(&mut self, mut chunk: RawChunk) -> Result<Option<RecordBatch>> {
         let batch = match &self.rows {
-            Rows::Type(_) => match self.decoder.decode_rows(&chunk) {
+            Rows::Type(_) => match self.decoder.decode_rows(&chunk, self.needles.as_ref()) {
                 Some(batch) => batch,
                 None => return Ok(None),
             },

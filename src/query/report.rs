@@ -29,83 +29,45 @@ impl Counter {
     }
 }
 
-/// One table's scan in one place.
-#[derive(Debug)]
-struct Note {
-    place: String,
-    table: String,
-    /// Files to read, and files there are.
-    files: Option<(usize, usize)>,
-    /// Statements for a database.
-    sql: Vec<String>,
-    counter: Arc<Counter>,
-}
-
-/// What the scans of the running statement note.
+/// What the scans of the running statement note. Their counters go on counting.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Notes(Arc<Mutex<Vec<Note>>>);
+pub(super) struct Notes(Arc<Mutex<Vec<(Scan, Arc<Counter>)>>>);
 
 impl Notes {
     /// Files that a scan reads, of those that the table has.
-    pub(super) fn files(&self, place: &str, table: &str, files: (usize, usize), counter: &Arc<Counter>) {
-        self.push(place, table, Some(files), Vec::new(), counter);
+    pub(super) fn files(
+        &self,
+        place: &str,
+        table: &str,
+        (read, all): (usize, usize),
+        counter: &Arc<Counter>,
+    ) {
+        let scan = Scan { files_read: Some(read), files: Some(all), ..Scan::new(place, table) };
+        self.push(scan, counter);
     }
 
     /// Statements that a scan sends.
     pub(super) fn sql(&self, place: &str, table: &str, sql: Vec<String>, counter: &Arc<Counter>) {
-        self.push(place, table, None, sql, counter);
+        self.push(Scan { sql, ..Scan::new(place, table) }, counter);
     }
 
-    fn push(
-        &self,
-        place: &str,
-        table: &str,
-        files: Option<(usize, usize)>,
-        sql: Vec<String>,
-        counter: &Arc<Counter>,
-    ) {
-        let (place, table, counter) = (place.to_owned(), table.to_owned(), Arc::clone(counter));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Note {
-            place,
-            table,
-            files,
-            sql,
-            counter,
-        });
+    fn push(&self, scan: Scan, counter: &Arc<Counter>) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // a table that is scanned twice counts both scans in one
+        match notes.iter_mut().find(|(_, known)| Arc::ptr_eq(known, counter)) {
+            Some((known, _)) => known.files_read = known.files_read.max(scan.files_read),
+            None => notes.push((scan, Arc::clone(counter))),
+        }
     }
 
     /// What the statement's scans took; they are forgotten.
     pub(super) fn take(&self) -> Vec<Scan> {
-        let mut notes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // a table that is scanned twice counts both in one
-        let mut index = 0;
-        while index < notes.len() {
-            let counter = Arc::clone(&notes[index].counter);
-            let (mut files, mut position) = (notes[index].files, 0);
-            notes.retain(|note| {
-                position += 1;
-                let is_same = position - 1 > index && Arc::ptr_eq(&note.counter, &counter);
-                if is_same {
-                    files = files.max(note.files);
-                }
-                !is_same
-            });
-            notes[index].files = files;
-            index += 1;
-        }
-        let scan = |note: &Note| {
-            let (bytes, requests) = note.counter.values();
-            Scan {
-                place: note.place.clone(),
-                table: note.table.clone(),
-                files_read: note.files.map(|files| files.0),
-                files: note.files.map(|files| files.1),
-                sql: note.sql.clone(),
-                bytes,
-                requests,
-            }
+        let notes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let counted = |(scan, counter): (Scan, Arc<Counter>)| {
+            let (bytes, requests) = counter.values();
+            Scan { bytes, requests, ..scan }
         };
-        notes.iter().map(scan).collect()
+        notes.into_iter().map(counted).collect()
     }
 }
 
@@ -131,6 +93,13 @@ pub struct Scan {
     pub requests: u64,
 }
 
+impl Scan {
+    fn new(place: &str, table: &str) -> Self {
+        let (place, table) = (place.to_owned(), table.to_owned());
+        Self { place, table, files_read: None, files: None, sql: Vec::new(), bytes: 0, requests: 0 }
+    }
+}
+
 impl fmt::Display for Scan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, table, bytes, requests, .. } = self;
@@ -149,7 +118,7 @@ pub struct Explained {
     /// Rows of its result.
     pub rows: u64,
     /// From the first look at the places to the last row.
-    pub micros: u64,
+    pub elapsed_micros: u64,
     /// What was read.
     pub scans: Vec<Scan>,
     /// The plan, with what each step did.
@@ -158,7 +127,7 @@ pub struct Explained {
 
 impl fmt::Display for Explained {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.micros as f64 / 1e3;
+        let millis = self.elapsed_micros as f64 / 1e3;
         writeln!(out, "{} rows in {millis:.3} ms", self.rows)?;
         self.scans.iter().try_for_each(|scan| writeln!(out, "{scan}"))?;
         self.plan.iter().try_for_each(|line| writeln!(out, "{line}"))

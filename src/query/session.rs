@@ -110,7 +110,11 @@ impl Session {
             None => None,
         };
         let _held = match &mut places {
-            Some(places) => Some(places.look(&self.context).await?),
+            Some(places) => {
+                // of the statement before
+                drop(places.notes.take());
+                Some(places.look(&self.context).await?)
+            }
             None => None,
         };
         let plan = self.context.state().statement_to_plan(query.statement.clone()).await;
@@ -129,18 +133,16 @@ impl Session {
             Some(places) => places.lock().await.notes.clone(),
             None => Notes::default(),
         };
-        // what earlier statements noted
-        drop(notes.take());
         let plan = self.plan(query).await?;
         let mut rows = 0;
         let mut stream = execute_stream(Arc::clone(&plan), self.context.task_ctx())?;
         while let Some(batch) = stream.next().await {
             rows += batch?.num_rows() as u64;
         }
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let elapsed_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let text = DisplayableExecutionPlan::with_metrics(&*plan).indent(false).to_string();
         let plan = text.lines().map(str::to_owned).collect();
-        Ok(Explained { rows, micros, scans: notes.take(), plan })
+        Ok(Explained { rows, elapsed_micros, scans: notes.take(), plan })
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! Programs that are not ours read the archive as it stands, and find in it what `pipeline query` finds.
 use std::collections::BTreeMap;
+use std::fs;
 
-use super::support::{AUTH_LINE, DNS_LINE, NO_TYPE, Site, numbered_lines, output, python};
+use super::support::{AUTH_LINE, DNS_LINE, NO_TYPE, Site, numbered_lines, output, python, repository};
 
 const READERS: [&str; 3] = ["deltalake", "duckdb", "polars"];
 
@@ -55,6 +56,31 @@ fn every_reader_finds_the_same_values() {
         let answers: BTreeMap<String, String> = serde_json::from_str(&json).unwrap();
         for (reader, answer) in answers {
             assert_eq!(answer, expected, "{reader}: {sql}");
+        }
+    }
+}
+
+#[test]
+fn independent_engines_give_the_six_answers() {
+    let site = Site::new();
+    site.generate(4, 6000);
+    // files of several sizes and times
+    site.run(&["logs/logs_0000.log", "logs/logs_0001.log"]);
+    site.run(&["logs"]);
+    let mut files: Vec<_> =
+        fs::read_dir(repository("sql/queries")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    let json = output(python("read_archive.py").arg(site.at("pipeline-data/archive")).args(&files));
+    let answers: BTreeMap<String, Vec<String>> = serde_json::from_str(&json).unwrap();
+    assert_eq!(answers.keys().collect::<Vec<_>>(), ["clickhouse", "deltalake", "duckdb"]);
+    for (index, file) in files.iter().enumerate() {
+        let ours = site.ok(&["query", "--output", "csv", "-f", file.to_str().unwrap()]);
+        let mut expected: Vec<&str> = ours.lines().skip(1).collect();
+        expected.sort_unstable();
+        assert!(!expected.is_empty(), "{}", file.display());
+        for (engine, answers) in &answers {
+            assert_eq!(answers[index].lines().collect::<Vec<_>>(), expected, "{engine}: {}", file.display());
         }
     }
 }

@@ -6,7 +6,9 @@ use std::fs;
 use serde_json::Value;
 
 use super::servers::{Database, Postgres};
-use super::support::{DNS_LINE, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, repository};
+use super::support::{
+    DNS_LINE, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python, repository,
+};
 
 /// Files, an archive and a database of one test.
 struct Place {
@@ -94,6 +96,7 @@ fn the_six_questions_have_the_same_answers_wherever_the_rows_lie() {
         "SELECT * FROM firewall_logs ORDER BY chunk_id, line",
         "SELECT * FROM dns_logs ORDER BY chunk_id, line",
         "SELECT * FROM auth_logs ORDER BY chunk_id, line",
+        "SELECT count(*) AS n FROM auth_logs",
         "SELECT * FROM rejects ORDER BY chunk_id, line",
         "SELECT chunk_id, line, encode(bytes, 'hex') AS bytes FROM blanks ORDER BY 1, 2",
         "SELECT chunk_id, source_id, file, first_byte, end_byte, lines, types, min_timestamp, line_ending FROM chunks ORDER BY source_id, first_byte",
@@ -180,11 +183,14 @@ fn raw_logs_are_tables_as_if_they_were_loaded() {
     for sql in [
         "SELECT * FROM firewall_logs ORDER BY chunk_id, line",
         "SELECT * FROM auth_logs ORDER BY chunk_id, line",
+        "SELECT count(*) AS n FROM auth_logs",
         "SELECT * FROM rejects ORDER BY chunk_id, line",
         "SELECT chunk_id, line, encode(bytes, 'hex') AS bytes FROM blanks ORDER BY 1, 2",
         "SELECT chunk_id, source_id, file, first_byte, end_byte, content_sha256, lines, rows, rejects, blanks, types, open FROM chunks ORDER BY source_id, first_byte",
         "SELECT id, log_type, raw_line, timestamp, source_file, parsed_data FROM logs ORDER BY id",
         "SELECT count(*) AS n, count(DISTINCT day) AS days FROM dns_logs",
+        "SELECT line, src FROM firewall_logs WHERE src = '192.168.1.42' OR dst_port IN (3389, 8443) ORDER BY chunk_id, line",
+        "SELECT line, rule FROM firewall_logs WHERE rule LIKE '%malware' AND action <> 'drop' ORDER BY chunk_id, line",
         "SELECT count(*) AS n FROM auth_logs WHERE status = 'Failed' AND raw IS NULL",
     ] {
         let expected = place.query(&[ARCHIVE], sql);
@@ -359,4 +365,59 @@ fn a_place_that_cannot_be_read_is_named_with_the_remedy() {
     assert!(error.contains("there are auth_logs, blanks"), "{error}");
     let error = place.site.error(1, &["query", "--explain", "--output", "csv", sql]);
     assert!(error.contains("--output json"), "{error}");
+}
+
+#[test]
+fn a_prompt_runs_statements_and_commands_and_goes_on_after_errors() {
+    let site = Site::new();
+    site.generate(1, 500);
+    site.run(&["logs"]);
+    let typed = [
+        "SELECT 1 AS one,",
+        "  ';' AS two;",
+        "SELEC 1;",
+        "\\timing",
+        "SELECT count(*) AS dns_rows FROM dns_logs;",
+        "\\d",
+        "\\d dns_logs",
+        "\\nope",
+        "^CSELECT count(*) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(y) WHERE x % 7 < y % 5;",
+        "SELECT 41 + 1 AS answer;",
+        "^D",
+    ];
+    site.write("typed", typed.join("\n"));
+    let program = env!("CARGO_BIN_EXE_pipeline");
+    let mut terminal = python("on_terminal.py");
+    terminal.args(["> ", program, "query"]).current_dir(site.at("")).env("XDG_STATE_HOME", site.at("state"));
+    let shown = output(terminal.stdin(fs::File::open(site.at("typed")).unwrap()));
+    let count = site.number("SELECT count(*) FROM dns_logs");
+    for expected in [
+        " one | two",
+        "error: sql parser error",
+        "timing is on",
+        &format!("{count:>9}\n"),
+        "time: ",
+        "rejects",
+        "query_domain",
+        "error: \\nope is no command; \\? lists them",
+        "interrupted",
+        "    42",
+    ] {
+        assert!(shown.contains(expected), "{expected:?} in\n{shown}");
+    }
+    let history = String::from_utf8(site.read("state/pipeline/query_history")).unwrap();
+    assert!(history.contains("answer") && history.contains("generate_series"), "{history}");
+}
+
+#[test]
+fn statements_come_from_standard_input_where_it_is_no_terminal() {
+    let site = Site::new();
+    site.write("logs/a.log", format!("{DNS_LINE}\n"));
+    site.run(&["logs"]);
+    let ended = site
+        .feed(&["query", "--output", "csv", "--timing"], b"SELECT 1 AS one; SELECT count(*) AS n FROM logs;");
+    let ended = ended.expect_code(0);
+    assert_eq!(ended.stdout, "one\n1\nn\n1\n");
+    let times: Vec<&str> = ended.stderr.lines().collect();
+    assert!(times.len() == 2 && times.iter().all(|line| line.starts_with("time: ")), "{times:?}");
 }

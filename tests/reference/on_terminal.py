@@ -37,18 +37,21 @@ class Terminal:
         self.shown += came
         return bool(came)
 
-    def is_coming(self):
-        return bool(select.select([self.fd], [], [], 0.1)[0])
+    def is_waiting(self, prompt, behind):
+        """Whether a prompt stands behind this place: a line being typed is drawn anew behind it, which passes."""
+        is_coming = select.select([self.fd], [], [], 0.1)[0]
+        return not is_coming and CONTROL.sub(b"", self.shown[behind:]).endswith(prompt)
 
     def wait_for(self, prompt, behind, interrupt=False):
-        """Waits for a prompt behind this place."""
-        end = time.monotonic() + DEADLINE_SECONDS
-        # a line being typed is drawn anew behind its prompt: what stays for a moment is a prompt
-        while self.is_coming() or not CONTROL.sub(b"", self.shown[behind:]).endswith(prompt):
+        interrupted = time.monotonic()
+        end = interrupted + DEADLINE_SECONDS
+        while not self.is_waiting(prompt, behind):
             if time.monotonic() > end or not self.look(0.3):
                 sys.exit(f"no prompt: {self.shown.decode()}")
-            if interrupt and not self.is_coming():
+            # again where it came before the statement ran; what the terminal shows for the key is no answer
+            if interrupt and time.monotonic() > interrupted + 1 and not self.is_waiting(prompt, behind):
                 os.write(self.fd, b"\x03")
+                interrupted = time.monotonic()
 
 
 def main():

@@ -8,7 +8,6 @@ use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
-use url::Url;
 
 use crate::client::open_store;
 use crate::model::Source;
@@ -122,8 +121,7 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
     }
     objects.sort_by(|one, other| one.location.cmp(&other.location));
     let listed = objects.into_iter().map(|object| {
-        let path = Url::parse(&format!("{root}/{}", object.location))
-            .map_or_else(|_| format!("{root}/{}", object.location), |url| url.to_string());
+        let path = format!("{root}/{}", object.location);
         let content: Arc<dyn ReadAt> = Arc::new(Object::new(&store, &object.location));
         let store = Arc::clone(&store);
         move || -> Result<RawFile, SourceError> {
@@ -185,5 +183,53 @@ impl ReadAt for Object {
         let len = held.len().min(buffer.len());
         buffer[..len].copy_from_slice(&held[..len]);
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_url_stands_for_one_object_a_folder_or_what_a_glob_matches() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("a.log", "one\n"), ("b.log.gz", "x"), ("c.txt", ""), (".d.log", ""), ("deep/e.log", "")]
+        {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let root = format!("file://{}", folder.path().canonicalize().unwrap().display());
+        for (pattern, expected) in [
+            ("", &["a.log", "b.log.gz"][..]),
+            ("/", &["a.log", "b.log.gz"]),
+            ("/*.log", &[".d.log", "a.log"]),
+            ("/?.log", &["a.log"]),
+            ("/**/*.log", &[".d.log", "a.log", "deep/e.log"]),
+            ("/deep", &["deep/e.log"]),
+            ("/c.txt", &["c.txt"]),
+        ] {
+            let files = list_objects(&format!("{root}{pattern}")).await.unwrap();
+            let names: Vec<_> = files
+                .iter()
+                .map(|file| file.source.path.strip_prefix(&format!("{root}/")).unwrap())
+                .collect();
+            assert_eq!(names, expected, "{pattern}");
+        }
+        for pattern in ["/nothing", "/*.zip"] {
+            let error = list_objects(&format!("{root}{pattern}")).await.unwrap_err().to_string();
+            assert!(error.contains(pattern) && error.contains("no object matches"), "{error}");
+        }
+        let files = list_objects(&format!("{root}/a.log")).await.unwrap();
+        let read = move || {
+            let mut buffer = [0; 8];
+            let content = files[0].open().unwrap();
+            (content.read_at(&mut buffer, 1).unwrap(), content.read_at(&mut buffer, 4).unwrap(), buffer)
+        };
+        let (came, behind, buffer) = tokio::task::spawn_blocking(read).await.unwrap();
+        assert_eq!((came, behind, &buffer[..3]), (3, 0, &b"ne\n"[..]));
     }
 }
