@@ -5,12 +5,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures_util::FutureExt;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::query::{Printer, raised};
 use super::{Exit, print_error, with_causes};
@@ -20,6 +20,10 @@ const PROMPT: &str = "pipeline=> ";
 const CONTINUED: &str = "pipeline-> ";
 /// Statements kept in the history.
 const HISTORY_ENTRIES: usize = 1_000;
+
+/// What `\d` asks.
+const TABLES: &str =
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = 'archive' ORDER BY 1";
 
 const HELP: &str = "\\d          tables and views
 \\d TABLE    columns of a table
@@ -62,14 +66,11 @@ pub(super) async fn run(mut out: Printer) -> anyhow::Result<Exit> {
         }
         let text = std::mem::take(&mut statement);
         editor.add_history_entry(text.as_str()).context("keep the history")?;
-        // one that came while nothing ran
-        while interrupts.recv().now_or_never().is_some() {}
-        let ended = tokio::select! {
-            ended = run_one(&mut out, &text) => ended,
-            _ = interrupts.recv() => {
-                writeln!(io::stderr(), "interrupted")?;
-                Ok(true)
-            }
+        let ended = match command(&mut out, &text) {
+            Ok(Step::Run(sql)) => run_sql(&out, sql, &mut interrupts).await,
+            Ok(Step::Done) => Ok(true),
+            Ok(Step::Leave) => Ok(false),
+            Err(error) => Err(error),
         };
         match ended {
             Ok(true) => {}
@@ -87,36 +88,53 @@ pub(super) async fn run(mut out: Printer) -> anyhow::Result<Exit> {
     Ok(Exit::DONE)
 }
 
-/// Runs a command or the statements of a text; false: leave.
-async fn run_one(out: &mut Printer, text: &str) -> anyhow::Result<bool> {
+/// What to do with what was typed.
+enum Step {
+    Run(String),
+    Done,
+    Leave,
+}
+
+/// Does what a command says; statements are to be run.
+fn command(out: &mut Printer, text: &str) -> anyhow::Result<Step> {
     let words: Vec<&str> = text.trim_end().trim_end_matches(';').split_whitespace().collect();
-    let sql = match words[..] {
-        ["\\q"] => return Ok(false),
-        ["\\?"] => {
-            io::stdout().write_all(HELP.as_bytes())?;
-            return Ok(true);
-        }
+    match words[..] {
+        ["\\q"] => return Ok(Step::Leave),
+        ["\\?"] => io::stdout().write_all(HELP.as_bytes())?,
         ["\\timing"] => {
             out.timing = !out.timing;
             writeln!(io::stdout(), "timing is {}", if out.timing { "on" } else { "off" })?;
-            return Ok(true);
         }
-        ["\\d"] => {
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'archive' ORDER BY 1"
-                .into()
+        ["\\d"] => return Ok(Step::Run(TABLES.to_owned())),
+        ["\\d", table] => return Ok(Step::Run(format!("DESCRIBE {table}"))),
+        [command, ..] if command.starts_with('\\') => bail!("{command} is no command; \\? lists them"),
+        _ => return Ok(Step::Run(text.to_owned())),
+    }
+    Ok(Step::Done)
+}
+
+/// Runs statements until the end or Ctrl-C; false once nobody reads any more.
+async fn run_sql(out: &Printer, sql: String, interrupts: &mut Signal) -> anyhow::Result<bool> {
+    // one that came while nothing ran
+    while interrupts.recv().now_or_never().is_some() {}
+    let out = out.clone();
+    // a task of its own: a step of a join may take long, and the key is heard nevertheless
+    let mut running = tokio::spawn(async move {
+        for query in out.session.statements(&sql).map_err(raised)? {
+            if !out.print(&query).await? {
+                return Ok(false);
+            }
         }
-        ["\\d", table] => format!("DESCRIBE {table}"),
-        [command, ..] if command.starts_with('\\') => {
-            anyhow::bail!("{command} is no command; \\? lists them");
-        }
-        _ => text.to_owned(),
-    };
-    for query in out.session.statements(&sql).map_err(raised)? {
-        if !out.print(&query).await? {
-            return Ok(false);
+        Ok(true)
+    });
+    tokio::select! {
+        ended = &mut running => ended?,
+        _ = interrupts.recv() => {
+            running.abort();
+            writeln!(io::stderr(), "interrupted")?;
+            Ok(true)
         }
     }
-    Ok(true)
 }
 
 /// Whether a text ends with a `;` that is not within quotes or a comment.

@@ -1,6 +1,7 @@
 //! `pipeline query`: SQL over archives, databases and raw logs, results on standard output.
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -72,15 +73,13 @@ pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit
     }
     let places = Places::open(&args.from, &args.schema, &global.log_types()?).await.map_err(raised)?;
     let session = Session::new(places).map_err(raised)?;
-    let stdout = io::stdout();
-    if args.output == OutputFormat::Parquet && stdout.is_terminal() {
+    if args.output == OutputFormat::Parquet && io::stdout().is_terminal() {
         bail!("--output parquet is not for a terminal; redirect it to a file with `> FILE`");
     }
-    let mut out = Printer {
-        printer: ResultPrinter::new(args.output, BufWriter::with_capacity(WRITE_BYTES, stdout)),
-        session,
+    let out = Printer {
+        session: Arc::new(session),
+        output: args.output,
         explain: args.explain,
-        is_json: args.output == OutputFormat::Json,
         timing: args.timing,
     };
     let Some(text) = text else { return prompt::run(out).await };
@@ -107,31 +106,32 @@ pub(super) fn raised(error: QueryError) -> anyhow::Error {
 }
 
 /// Runs statements and prints what comes of them.
+#[derive(Clone)]
 pub(super) struct Printer {
-    pub(super) session: Session,
-    printer: ResultPrinter<BufWriter<io::Stdout>>,
+    pub(super) session: Arc<Session>,
+    output: OutputFormat,
     explain: bool,
-    is_json: bool,
     pub(super) timing: bool,
 }
 
 impl Printer {
     /// Runs a statement. Returns false once nobody reads any more.
-    pub(super) async fn print(&mut self, query: &Query) -> anyhow::Result<bool> {
+    pub(super) async fn print(&self, query: &Query) -> anyhow::Result<bool> {
         let started = Instant::now();
         let is_read = match self.explain {
             true => {
                 let explained = self.session.explain(query).await.map_err(raised)?;
-                let text = match self.is_json {
-                    true => serde_json::to_string(&explained)? + "\n",
-                    false => explained.to_string(),
+                let text = match self.output {
+                    OutputFormat::Json => serde_json::to_string(&explained)? + "\n",
+                    _ => explained.to_string(),
                 };
                 io::stdout().write_all(text.as_bytes())?;
                 true
             }
             false => {
                 let result = self.session.run(query).await.map_err(raised)?;
-                self.printer.print(result).await.map_err(raised)?
+                let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout());
+                ResultPrinter::new(self.output, out).print(result).await.map_err(raised)?
             }
         };
         if self.timing {

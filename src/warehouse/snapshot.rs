@@ -226,7 +226,6 @@ impl Snapshot {
         let decoder = CopyDecoder::try_new(schema, types).map_err(WarehouseError::group)?;
         let client = self.connection().await?;
         let sql = format!("COPY ({query}) TO STDOUT (FORMAT binary)");
-        // simple protocol, without a prepared statement: one round trip
         let stream = client.copy_out(&sql).await.map_err(WarehouseError::of("read rows"))?;
         let stream = Some(Box::pin(stream));
         Ok(RowStream { snapshot: Arc::clone(self), client: Some(client), stream, decoder, len_bytes: 0 })
