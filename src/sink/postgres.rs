@@ -196,7 +196,9 @@ impl Sink for PostgresSink {
 
     async fn finish(&mut self) -> Result<(), SinkError> {
         self.indexing.abort();
-        let report = self.warehouse.build_indexes(Unindexed::All).await?;
+        // they have nothing more to load: as many connections build
+        let connections = mem::take(&mut self.idle).len();
+        let report = self.warehouse.build_indexes(Unindexed::All, connections).await?;
         if !report.busy.is_empty() {
             tracing::info!(leaves = report.busy.len(), "are in use, and get their indexes later");
         }
@@ -217,7 +219,7 @@ async fn build_quiet_indexes(warehouse: Arc<Warehouse>) {
     for look in 1.. {
         tokio::time::sleep(LOOK).await;
         let which = if look % LOOKS_PER_SWEEP == 0 { Unindexed::All } else { quiet };
-        match warehouse.build_indexes(which).await {
+        match warehouse.build_indexes(which, 1).await {
             Ok(report) if report.built.is_empty() => {}
             Ok(report) => tracing::info!(leaves = report.built.len(), "indexed"),
             // the loaders wait for Postgres to come back; this looks again

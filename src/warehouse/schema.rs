@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_roles", include_str!("../../sql/0002_roles.sql")),
     ("0003_text", include_str!("../../sql/0003_text.sql")),
     ("0004_days", include_str!("../../sql/0004_days.sql")),
+    ("0005_indexes", include_str!("../../sql/0005_indexes.sql")),
 ];
 
 /// What the files make, besides functions and roles.
