@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
-use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::compute::{cast, interleave};
+use arrow::datatypes::{Field, Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
@@ -73,7 +73,7 @@ pub async fn read_chunks<'a>(
         for (name, of_type) in &record.types {
             let table = Arc::clone(&content.types[&of_type.hash].table);
             let rows = stored.get(name).map_or(&[][..], Vec::as_slice);
-            let batch = rows_of_chunk(rows, record.chunk_id, &plain(&table.schema))?;
+            let batch = rows_of_chunk(rows, record.chunk_id, &table.schema)?;
             types.push(TypeBatch { table, batch });
         }
         chunks.push(StoredChunk {
@@ -90,7 +90,8 @@ pub async fn read_chunks<'a>(
     Ok(chunks)
 }
 
-/// The rows of one chunk, in line order, with the columns of `schema`; one that is not stored is null.
+/// The rows of one chunk, in line order, with the columns of `schema` (what is stored plain may be a dictionary there);
+/// one that is not stored is null.
 fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<RecordBatch, ArchiveError> {
     let only = HashMap::from([(id, 0)]);
     let mut of_chunk: Vec<(i32, usize, usize)> = Vec::new();
@@ -105,7 +106,7 @@ fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<Re
             .map(|batch| batch.column_by_name(field.name()).map(|column| &**column as &dyn Array))
             .collect();
         match columns.filter(|columns| !columns.is_empty()) {
-            Some(columns) => interleave(&columns, &picked),
+            Some(columns) => cast(&interleave(&columns, &picked)?, field.data_type()),
             None => Ok(new_null_array(field.data_type(), picked.len())),
         }
     };
@@ -115,15 +116,6 @@ fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<Re
         let (location, reason) = ("the rows of a chunk".to_owned(), cause.to_string());
         LakeError::Corrupt { location, reason }.into()
     })
-}
-
-/// As it is stored: without dictionaries, and without a value where one is not known.
-fn plain(schema: &Schema) -> SchemaRef {
-    let plain = |field: &Arc<Field>| match field.data_type() {
-        DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), true),
-        other => Field::new(field.name(), other.clone(), true),
-    };
-    Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>()))
 }
 
 /// How many of `records` make a batch; at least one.
