@@ -130,6 +130,13 @@ async fn what_is_let_go_in_good_order_is_taken_at_once() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
+#[tokio::test]
+async fn with_a_bound_of_next_to_nothing_one_chunk_passes_after_the_other() {
+    let stream = stream(Redis::shared(), |options| options.max_queue_bytes = 1);
+    let consumer = stream.consumer(false).await.unwrap();
+    assert!(consumer.max_unacknowledged_bytes() > 0, "a processor that may take nothing waits for ever");
+}
+
 /// Everything arrives again, and the producer ends, though `lose` comes while some is taken and some is not.
 async fn survives(redis: &mut Redis, lose: impl AsyncFnOnce(&mut Redis, &str)) {
     let name = Redis::unique("lost");

@@ -241,7 +241,9 @@ impl Consumer for RedisConsumer {
 
     fn max_unacknowledged_bytes(&self) -> usize {
         // what is taken still counts against the stream's bound
-        self.max_queue_bytes / 2 / self.inbox.live.load(Ordering::Relaxed).max(1)
+        let share = self.max_queue_bytes / 2 / self.inbox.live.load(Ordering::Relaxed).max(1);
+        // with a bound of nothing, nothing could ever be taken
+        share.max(1)
     }
 
     fn ledger_requests(&mut self) -> LedgerRequests {
