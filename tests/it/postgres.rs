@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::servers::{Database, Postgres};
 use super::support::{
-    AUTH_LINE, DNS_LINE, FIREWALL_LINE, NO_TYPE, Site, numbered_lines, output, python, repository,
+    AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, numbered_lines, output, python,
+    repository,
 };
 
 /// Files and a database of one test.
@@ -294,4 +295,26 @@ fn an_unreachable_postgres_is_exit_code_4_and_a_password_is_never_shown() {
     let url = "postgres://someone:s3cret@127.0.0.1:1/none";
     let ended = site.end(&["run", "logs", "--into", url]).expect_code(4);
     assert!(!ended.stderr.contains("s3cret") && ended.stderr.contains("127.0.0.1:1"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_password_in_a_url_that_is_not_understood_is_never_shown() {
+    let site = Site::new();
+    site.write("logs/a.log", numbered_lines(0, 10));
+    let via = "reddis://:s3cret@host";
+    for command in [&["run", "logs"][..], &["read", "logs"], &["process"]] {
+        let by_flag = site.end(&[command, &["--via", via]].concat()).expect_code(2);
+        let by_variable = Ended::of(site.command(command).env("PIPELINE_VIA", via).output().unwrap());
+        for ended in [by_flag, by_variable.expect_code(2)] {
+            assert!(ended.only_error().contains("--via reddis://:***@host"), "{}", ended.stderr);
+        }
+    }
+    assert!(!site.at("pipeline-data").exists(), "an archive was made for nothing");
+    let times = ["replay", "--from", "2024-01-15", "--to", "2024-01-16"];
+    let error = site.error(3, &[&times[..], &["--into", "ftp://me:s3cret@host/archive"]].concat());
+    assert!(error.starts_with("ftp://me:***@host/archive: is an archive"), "{error}");
+    let error = site.error(2, &["replay", "--from", "2024-01-16", "--to", "2024-01-15"]);
+    assert!(error.contains("is not before"), "{error}");
+    site.write("pipeline.toml", format!("[run]\nvia = \"{via}\""));
+    assert!(!site.ok(&["run", "--help"]).contains("s3cret"));
 }
