@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::servers::{Database, Postgres};
 use super::support::{
-    AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, numbered_lines, output, python,
+    AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
     repository,
 };
 
@@ -194,6 +194,29 @@ fn a_deleted_row_a_doubled_row_and_a_missing_chunk_are_found() {
     place.site.ok(&["verify", "--count", "--content", "--repair", "--into", &place.url, "logs"]);
     let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
     assert_eq!(place.database.sql(rows).trim(), "2000|2000");
+}
+
+#[test]
+fn what_is_lost_of_compressed_and_rotated_files_is_read_again() {
+    let place = Place::new();
+    let mut zstd = zstd::encode_all(numbered_lines(4000, 1000).as_bytes(), 1).unwrap();
+    zstd.extend(zstd::encode_all(numbered_lines(5000, 1000).as_bytes(), 1).unwrap());
+    place.site.write("logs/a.log.gz", gzip(numbered_lines(0, 2000).as_bytes()));
+    place.site.write("logs/b.log.zst", zstd);
+    place.site.write("logs/c.log", numbered_lines(2000, 2000));
+    place.run(&["--chunk-size", "32KiB"]);
+    place.site.rename("logs/c.log", "logs/c.log.1");
+    // a chunk whose entry alone is gone, and rows that are
+    place.database.sql(
+        "DELETE FROM chunks WHERE (source_id, first_byte) IN
+             (SELECT source_id, min(first_byte) FROM chunks WHERE first_byte > 40000 GROUP BY 1);
+         DELETE FROM firewall_logs WHERE bytes_sent % 500 = 7",
+    );
+    let repaired =
+        place.site.end(&["verify", "--count", "--content", "--repair", "--into", &place.url, "logs"]);
+    assert_eq!(repaired.expect_code(0).errors(), Vec::<String>::new());
+    let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
+    assert_eq!(place.database.sql(rows).trim(), "6000|6000");
 }
 
 #[test]
