@@ -130,7 +130,9 @@ fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
     Some(match cause.code()?.code() {
         "42501" => "ask the schema's owner to grant it, or name a schema of this user's with --schema",
         "53100" => "free disk space on the server",
-        "53300" => "raise max_connections, or put a pooler in front",
+        "53300" => {
+            "raise max_connections, or put a pooler in front that keeps prepared statements (PgBouncer 1.21 or later with max_prepared_statements)"
+        }
         "55P03" => "another session holds a lock on it; it is tried again",
         "25006" => "the server is read-only: name the primary, not a standby",
         _ => return None,

@@ -1,7 +1,8 @@
 //! The Postgres side: tables, leaves, indexes and the ledger that rows are loaded into.
 //!
 //! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
-//! session remembers between transactions, so that a connection pooler may stand in between.
+//! session remembers between transactions but statements that are prepared by name, so that a connection pooler
+//! that keeps those may stand in between: PgBouncer 1.21 or later with `max_prepared_statements` above 0.
 mod connection;
 mod copy;
 mod days;
