@@ -133,7 +133,7 @@ fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
         "53300" => {
             "raise max_connections, or put a pooler in front that keeps prepared statements (PgBouncer 1.21 or later with max_prepared_statements)"
         }
-        "55P03" => "another session holds a lock on it; it is tried again",
+        "55P03" => "another session holds a lock on it: wait until it ends, or end it (pg_locks has its pid)",
         "25006" => "the server is read-only: name the primary, not a standby",
         _ => return None,
     })
