@@ -112,6 +112,12 @@ impl WarehouseError {
         }
     }
 
+    /// Whether something else in the schema has the name of what was to be made.
+    pub(super) fn is_name_taken(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        cause.code() == Some(&SqlState::DUPLICATE_TABLE)
+    }
+
     /// Whether it is that another session holds a lock.
     pub(super) fn is_locked(&self) -> bool {
         let Self::Database { cause, .. } = self else { return false };
@@ -128,6 +134,7 @@ fn is_passing(code: &SqlState) -> bool {
 
 fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
     Some(match cause.code()?.code() {
+        "42P07" => "rename or drop it, which is another table's or not pipeline's",
         "42501" => "ask the schema's owner to grant it, or name a schema of this user's with --schema",
         "53100" => "free disk space on the server",
         "53300" => {

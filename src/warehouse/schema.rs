@@ -21,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_text", include_str!("../../sql/0003_text.sql")),
     ("0004_days", include_str!("../../sql/0004_days.sql")),
     ("0005_indexes", include_str!("../../sql/0005_indexes.sql")),
+    ("0006_detached_days", include_str!("../../sql/0006_detached_days.sql")),
 ];
 
 /// What the files make, besides functions and roles.

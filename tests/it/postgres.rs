@@ -1,7 +1,7 @@
 //! Files into Postgres and back out of it: every line once, whoever else writes, whatever Postgres refuses.
 use std::time::Duration;
 
-use super::servers::{Database, Postgres};
+use super::servers::{Database, Postgres, wait_until};
 use super::support::{
     AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
     repository,
@@ -217,6 +217,35 @@ fn what_is_lost_of_compressed_and_rotated_files_is_read_again() {
     assert_eq!(repaired.expect_code(0).errors(), Vec::<String>::new());
     let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
     assert_eq!(place.database.sql(rows).trim(), "6000|6000");
+}
+
+#[test]
+fn late_rows_of_a_day_that_was_detached_are_not_lost_in_it() {
+    let place = Place::new();
+    let rows_are = |rows| wait_until("rows come", || place.count("firewall_logs") == rows);
+    place.site.write("logs/a.log", numbered_lines(0, 10));
+    place.run(&[]);
+    let watching = ["run", "logs", "--watch", "--flush-interval", "50ms", "--into", &place.url];
+    let watching = place.site.start(&watching);
+    place.site.append("logs/a.log", numbered_lines(10, 10));
+    rows_are(20);
+    place.database.sql("ALTER TABLE firewall_logs DETACH PARTITION firewall_logs_20240115");
+    place.site.append("logs/a.log", numbered_lines(20, 5));
+    rows_are(5);
+    assert_eq!(place.count("firewall_logs_20240115"), 20, "what is detached stays as it is");
+    watching.signal("INT");
+    let said = watching.wait().expect_code(130).stderr;
+    assert!(said.contains("table firewall_logs_20240115 is no day of firewall_logs"), "{said}");
+
+    // one that starts afresh
+    place.site.append("logs/a.log", numbered_lines(25, 5));
+    assert_eq!(place.run(&[]), 5);
+    assert_eq!(place.count("firewall_logs"), 10);
+    place.database.sql("ALTER TABLE firewall_logs_20240115 RENAME TO january");
+    place.site.append("logs/a.log", numbered_lines(30, 5));
+    let said = place.site.end(&["run", "logs", "--into", &place.url]).expect_code(0).stderr;
+    assert!(said.contains("already exists; rename or drop it"), "the indexes of the renamed table: {said}");
+    assert_eq!((place.count("firewall_logs_20240115"), place.count("firewall_logs_default")), (15, 0));
 }
 
 #[test]

@@ -135,7 +135,7 @@ async fn eight_processes_at_once_make_one_schema() {
     let count = "SELECT count(*), count(DISTINCT relnamespace) FROM pg_class WHERE relname IN ('logs', 'dns_logs', 'dns_logs_default', 'chunks')";
     assert_eq!(database.sql(count), "8|2");
     let state = "SELECT count(*), max(version) FROM \"logs 0\"\"'\\\".schema_migrations; SELECT count(*) FROM \"logs 0\"\"'\\\".log_types";
-    assert_eq!(database.sql(state), "5|5\n3");
+    assert_eq!(database.sql(state), "6|6\n3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +279,7 @@ async fn roles_may_be_missing_and_a_loader_need_not_own_the_tables() {
     let mut loader = connect(&as_user("schema_test_loader")).await;
     migrate(&mut loader, "public", &built_in()).await.unwrap();
     let days = pipeline::warehouse::ensure_days(&loader, "public", "dns_logs", &[19_737]).await.unwrap();
-    assert_eq!(days[&19_737], "dns_logs_20240115");
+    assert_eq!(days.ready[&19_737], "dns_logs_20240115");
     loader
         .batch_execute("INSERT INTO dns_logs_20240115 (timestamp, chunk_id, line, form) VALUES ('2024-01-15T12:00Z', 1, 2, 3)")
         .await
