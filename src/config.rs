@@ -85,6 +85,8 @@ fn with_default(command: Command, key: &str, values: &[String]) -> (Command, boo
             return arg;
         }
         found = true;
+        // `--help` would show it, and a URL may hold a password
+        let arg = arg.hide_default_value(true);
         match arg.get_action() {
             ArgAction::Append => arg.default_values(values.to_vec()),
             _ => arg.default_value(values.join(",")),
@@ -137,6 +139,15 @@ mod tests {
         assert_eq!(chunk_size("chunk-size = \"2MiB\"", &["pipeline", "run"]), "2MiB");
         assert_eq!(chunk_size("[run]\nchunk-size = \"3MiB\"", &["pipeline", "run"]), "3MiB");
         assert_eq!(chunk_size("chunk-size = \"2MiB\"", &["pipeline", "run", "--chunk-size", "4MiB"]), "4MiB");
+    }
+
+    #[test]
+    fn help_does_not_show_what_the_file_says() {
+        let settings = toml::from_str("[run]\nchunk-size = \"hunter2\"").unwrap();
+        let command = with_settings(command(), &settings, Path::new("pipeline.toml")).unwrap();
+        let asked = command.try_get_matches_from(["pipeline", "run", "--help"]).unwrap_err();
+        let help = asked.to_string();
+        assert!(help.contains("--chunk-size") && !help.contains("hunter2"), "{help}");
     }
 
     #[test]

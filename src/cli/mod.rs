@@ -13,7 +13,6 @@ use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
-use crate::stage::replay::ReplayError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
@@ -130,6 +129,11 @@ impl Exit {
     const SERVICE: u8 = 4;
 }
 
+/// A mistake on the command line that only the command itself sees.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; try '--help'")]
+struct UsageError(String);
+
 /// Parses the command line, runs the command, prints the error if there is one; returns the exit code.
 pub fn main() -> u8 {
     client::use_ring();
@@ -225,6 +229,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        return Exit::USAGE;
+    }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() {
         return Exit::CONFIGURATION;
     }
@@ -241,8 +248,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(SinkError::Lake(error)) => Some(error),
         _ => error.downcast_ref::<LakeError>(),
     };
-    let warehouse = match (sink, error.downcast_ref()) {
-        (Some(SinkError::Warehouse(error)), _) | (_, Some(ReplayError::Warehouse(error))) => Some(error),
+    let warehouse = match sink {
+        Some(SinkError::Warehouse(error)) => Some(error),
         _ => error.downcast_ref::<WarehouseError>(),
     };
     let transport = match (error.downcast_ref(), error.downcast_ref()) {

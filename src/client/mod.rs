@@ -124,7 +124,7 @@ fn decoded_path(value: &str) -> PathBuf {
 /// Opens the folder at `location`, a path or a `file://` URL, without creating it. Returns a store rooted there
 /// and the location as an absolute URL.
 pub fn open_store(location: &str) -> Result<(Arc<dyn ObjectStore>, Url), ClientError> {
-    let bad = |reason: &str| ClientError::BadUrl { location: location.to_owned(), reason: reason.to_owned() };
+    let bad = |reason: &str| ClientError::BadUrl { location: redacted(location), reason: reason.to_owned() };
     let path = local_path(location).map_err(|reason| bad(&reason))?;
     if let Some(file) = path.ancestors().find(|ancestor| ancestor.exists()).filter(|found| !found.is_dir()) {
         return Err(bad(&format!("{} is a file; name a folder", file.display())));
@@ -177,6 +177,8 @@ mod tests {
     fn another_scheme_or_a_file_is_refused_with_the_remedy() {
         let error = open_store("ftp://host/archive").unwrap_err().to_string();
         assert_eq!(error, "ftp://host/archive: ftp:// is not supported; give a path or a file:// URL");
+        let error = open_store("postgres://user:hunter2@host/db").unwrap_err().to_string();
+        assert!(error.starts_with("postgres://user:***@host/db: "), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
         for place in [file.path().to_path_buf(), file.path().join("below")] {
             let error = open_store(place.to_str().unwrap()).unwrap_err().to_string();

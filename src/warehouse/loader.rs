@@ -377,8 +377,9 @@ async fn jobs<'a>(
         let wanted: Vec<i32> = days.keys().copied().flatten().collect();
         let missing = warehouse.unknown_leaves(name, &wanted);
         if !missing.is_empty() {
-            let made = ensure_days(&connection.client, &warehouse.schema, name, &missing).await?;
-            warehouse.note_leaves(name, made.into_keys());
+            let ensured = ensure_days(&connection.client, &warehouse.schema, name, &missing).await?;
+            warehouse.note_leaves(name, ensured.ready.into_keys());
+            warehouse.note_in_the_way(name, ensured.in_the_way);
         }
         let without_leaf = warehouse.unknown_leaves(name, &wanted);
         jobs.extend(group::jobs(table, days, |day| !without_leaf.contains(&day)));

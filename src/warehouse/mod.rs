@@ -1,7 +1,8 @@
 //! The Postgres side: tables, leaves, indexes and the ledger that rows are loaded into.
 //!
 //! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
-//! session remembers between transactions, so that a connection pooler may stand in between.
+//! session remembers between transactions but statements that are prepared by name, so that a connection pooler
+//! that keeps those may stand in between: PgBouncer 1.21 or later with `max_prepared_statements` above 0.
 mod connection;
 mod copy;
 mod days;
@@ -23,7 +24,7 @@ pub use copy::{
 pub use days::{DayRows, split_by_day};
 pub use error::WarehouseError;
 pub use indexes::{IndexReport, Leaves, build_indexes};
-pub use leaves::ensure_days;
+pub use leaves::{EnsuredDays, ensure_days};
 pub use loader::{Loaded, Loader};
 pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
@@ -57,6 +58,8 @@ struct KnownLeaves {
     ready: HashMap<String, HashSet<i32>>,
     /// Written to since their indexes were asked for: when first, and when last.
     unindexed: BTreeMap<String, (Instant, Instant)>,
+    /// Tables that have a leaf's name and are none, which is said once.
+    in_the_way: HashSet<String>,
 }
 
 impl Warehouse {
@@ -150,6 +153,19 @@ impl Warehouse {
 
     fn note_leaves(&self, table: &str, days: impl Iterator<Item = i32>) {
         self.leaves().ready.entry(table.to_owned()).or_default().extend(days);
+    }
+
+    fn note_in_the_way(&self, table: &str, names: Vec<String>) {
+        let mut leaves = self.leaves();
+        for name in names {
+            if !leaves.in_the_way.contains(&name) {
+                tracing::warn!(
+                    "table {name} is no day of {table}; its rows go to {} until it is attached again, renamed or dropped",
+                    ddl::default_leaf(table)
+                );
+                leaves.in_the_way.insert(name);
+            }
+        }
     }
 
     fn forget_leaves(&self) {
