@@ -1,4 +1,5 @@
 //! `pipeline archive`: what an archive holds, and its sources written back as files.
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use crate::lake::{Archive, TableSnapshot};
 /// What to do with an archive.
 #[derive(Debug, Subcommand)]
 pub(super) enum ArchiveCommand {
-    /// List the tables: files, bytes, rows, days
+    /// List the tables: files, bytes, rows, bytes per line, days
     List(ListArgs),
     /// Write the sources back as files, byte for byte (compressed ones decompressed)
     Restore(RestoreArgs),
@@ -24,7 +25,7 @@ pub(super) enum ArchiveCommand {
 /// Flags of `list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Archive to read: a folder or file:// URL
+    /// Archive to read: a folder, s3://, gs:// or az://
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     archive: String,
     /// Form of the list
@@ -46,7 +47,7 @@ pub(super) struct RestoreArgs {
     /// Only the sources with this path, or in this folder [default: all]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Archive to read: a folder or file:// URL
+    /// Archive to read: a folder, s3://, gs:// or az://
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     archive: String,
     /// Folder to write to; files keep their place below the folder that all of them share
@@ -87,6 +88,8 @@ async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
                     "files": table.files.len(),
                     "bytes": len_bytes(table),
                     "rows": num_rows(table),
+                    "bytes_per_line": bytes_per_line(table),
+                    "days": num_days(table),
                     "first_day": days(table).map(|(first, _)| first),
                     "last_day": days(table).map(|(_, last)| last),
                 })
@@ -95,15 +98,23 @@ async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
         writeln!(out, "{}", serde_json::to_string_pretty(&tables)?)?;
         return Ok(Exit::DONE);
     }
-    let mut rows = vec![["table", "files", "bytes", "rows", "days"].map(str::to_owned).to_vec()];
+    let head = ["table", "files", "bytes", "rows", "bytes/line", "days", ""];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(tables.iter().map(|table| {
-        let days = match days(table) {
+        let range = match days(table) {
             Some((first, last)) if first == last => first,
             Some((first, last)) => format!("{first} to {last}"),
             None => String::new(),
         };
-        let num_files = with_commas(table.files.len() as u64);
-        vec![table.name.clone(), num_files, bytes_text(len_bytes(table)), with_commas(num_rows(table)), days]
+        vec![
+            table.name.clone(),
+            with_commas(table.files.len() as u64),
+            bytes_text(len_bytes(table)),
+            with_commas(num_rows(table)),
+            bytes_per_line(table).map(|bytes| format!("{bytes:.2}")).unwrap_or_default(),
+            with_commas(num_days(table) as u64),
+            range,
+        ]
     }));
     write!(out, "{}", aligned(&rows))?;
     Ok(Exit::DONE)
@@ -115,6 +126,16 @@ fn len_bytes(table: &TableSnapshot) -> u64 {
 
 fn num_rows(table: &TableSnapshot) -> u64 {
     table.files.iter().map(|file| file.num_rows).sum()
+}
+
+/// Bytes of its files per row; a row is a line.
+fn bytes_per_line(table: &TableSnapshot) -> Option<f64> {
+    (num_rows(table) > 0).then(|| len_bytes(table) as f64 / num_rows(table) as f64)
+}
+
+/// Distinct days of its partitions.
+fn num_days(table: &TableSnapshot) -> usize {
+    table.files.iter().filter_map(|file| file.day).collect::<BTreeSet<_>>().len()
 }
 
 /// First and last day of its partitions.

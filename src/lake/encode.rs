@@ -14,9 +14,10 @@ use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
+use sha2::{Digest, Sha256};
 
 use super::column_chunk::{dictionary_chunk, number_chunk, number_dictionary_chunk};
+use super::data_file_name::data_file_name;
 use super::delta::format_time;
 use super::parquet_settings::{ColumnPlan, column_plans, integers, properties};
 use super::schema::{DAY, Layout};
@@ -46,21 +47,33 @@ pub(super) fn encode(
     let batches = in_whole_milliseconds(batches).map_err(|cause| failed(&cause))?;
     let bytes = write_parquet(layout, &batches).map_err(|cause| failed(&cause))?;
 
-    let name = format!("part-{}.parquet", Uuid::now_v7().simple());
+    let name = data_file_name(Sha256::new_with_prefix(&bytes));
+    let (path, add) = add_action(layout, day, &name, bytes.len() as u64, &stats);
+    Ok(EncodedFile { path, bytes, add })
+}
+
+/// Where the file called `name` is, relative to the archive's root, and the `add` action for its table.
+pub(super) fn add_action(
+    layout: &Layout,
+    day: Option<i32>,
+    name: &str,
+    len_bytes: u64,
+    stats: &Value,
+) -> (String, Value) {
     let (path, partition) = match (&layout.timestamp, day.and_then(date)) {
-        (None, _) => (name, json!({})),
+        (None, _) => (name.to_owned(), json!({})),
         (Some(_), None) => (format!("{DAY}={NULL_DAY}/{name}"), json!({DAY: null})),
         (Some(_), Some(date)) => (format!("{DAY}={date}/{name}"), json!({DAY: date.to_string()})),
     };
     let add = json!({"add": {
         "path": path,
         "partitionValues": partition,
-        "size": bytes.len(),
+        "size": len_bytes,
         "modificationTime": Utc::now().timestamp_millis(),
         "dataChange": true,
         "stats": stats.to_string(),
     }});
-    Ok(EncodedFile { path: format!("{}/{path}", layout.name), bytes, add })
+    (format!("{}/{path}", layout.name), add)
 }
 
 /// One row group, column by column, so that only one column is being compressed at a time.

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 mod archive;
+mod audit;
 mod bit_pack;
+mod chain;
 mod column_chunk;
 mod commit;
+mod data_file_name;
 mod delta;
 mod encode;
 mod entries;
@@ -24,9 +27,11 @@ mod schema;
 mod supersede;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod writer;
 
 pub use archive::Archive;
+pub use audit::Damage;
 pub use error::LakeError;
 pub use writer::ArchiveWriter;
 

@@ -19,7 +19,7 @@ use super::archive::Archive;
 use super::commit::{Actions, Positions};
 use super::delta::applied_action;
 use super::encode::encode;
-use super::entries::{GroupEntry, to_rows};
+use super::entries::{GroupEntry, links_of_rows, to_rows};
 use super::lane::{Lane, NewFile, put};
 use super::orphans::{LEASE, remove_orphans};
 
@@ -45,6 +45,8 @@ pub struct ArchiveWriter {
     /// Version of `chunks` up to which `committed` is complete.
     version: u64,
     committed: Committed,
+    /// Link of the last group in it.
+    link: String,
     /// All groups up to this one are applied to all tables.
     applied: i64,
     positions: Positions,
@@ -76,6 +78,7 @@ impl ArchiveWriter {
             name: Uuid::now_v7().to_string(),
             version: 0,
             committed: Committed::default(),
+            link: String::new(),
             applied: 0,
             positions: Positions::new(),
             lanes: HashMap::new(),
@@ -249,7 +252,7 @@ impl ArchiveWriter {
                 let adds = of_table.iter().map(|file| file.add.clone());
                 actions.entry(table.clone()).or_default().extend(adds);
             }
-            let entry_file = self.store_entries(group, number.cast_signed(), &actions).await?;
+            let (entry_file, link) = self.store_entries(group, number.cast_signed(), &actions).await?;
             let entry = [applied_action(self.applied), entry_file.add.clone()];
             // An error here leaves open whether the commit counts, so nothing is removed.
             if !self.archive.chunks.commit(number, &entry).await? {
@@ -257,7 +260,7 @@ impl ArchiveWriter {
                 self.catch_up().await?;
                 continue;
             }
-            self.version = number;
+            (self.version, self.link) = (number, link);
             group.records.iter().for_each(|record| self.committed.insert(record));
             self.archive.apply(number.cast_signed(), &actions, &mut self.positions).await?;
             self.applied = number.cast_signed();
@@ -291,21 +294,26 @@ impl ArchiveWriter {
         group: &Group,
         number: i64,
         actions: &Actions,
-    ) -> Result<NewFile, LakeError> {
+    ) -> Result<(NewFile, String), LakeError> {
         let layout = Layout::chunks();
         let actions =
             serde_json::to_string(actions).map_err(|cause| LakeError::encode(&layout.name, cause))?;
         let committed_at = Utc::now().timestamp_micros();
         let entry = GroupEntry { group: number, committed_at, writer: &self.name, actions: &actions };
-        let file = encode(&layout, None, &[to_rows(&entry, &group.records)?])?;
-        put(Arc::clone(self.archive.store()), file).await
+        let rows = to_rows(&entry, &group.records, &self.link)?;
+        let link = links_of_rows(&rows).pop().map_or_else(String::new, |(_, link)| link);
+        let file = encode(&layout, None, &[rows])?;
+        Ok((put(Arc::clone(self.archive.store()), file).await?, link))
     }
 
     /// Learns what others committed, and finishes what they left pending.
     async fn catch_up(&mut self) -> Result<(), LakeError> {
         let state = self.archive.chunks_state().await?;
         self.archive.finish_pending(&state).await?;
-        self.archive.fold_into(&mut self.committed, &state, self.version.cast_signed()).await?;
+        let after = self.version.cast_signed();
+        if let Some(link) = self.archive.fold_into(&mut self.committed, &state, after).await? {
+            self.link = link;
+        }
         self.version = state.version;
         self.applied = state.version.cast_signed();
         Ok(())

@@ -14,6 +14,7 @@ mod copy;
 mod doctor;
 mod exactly_once;
 mod lake_readers;
+mod object_store;
 mod postgres;
 mod query;
 mod redis_transport;
