@@ -4,20 +4,26 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::columns::aligned;
-use super::units::{bytes_text, with_commas};
+use super::units::{bytes_text, parse_time, with_commas};
 use super::{Exit, Global};
-use crate::archive::{ArchiveError, restore};
+use crate::archive::{ArchiveError, LineFilter, restore};
 use crate::lake::{Archive, TableSnapshot};
+use crate::model::Source;
+
+mod compact;
 
 /// What to do with an archive.
 #[derive(Debug, Subcommand)]
 pub(super) enum ArchiveCommand {
     /// List the tables: files, bytes, rows, bytes per line, days
     List(ListArgs),
+    /// Make few large files of many small ones, beside readers and writers
+    Compact(compact::CompactArgs),
     /// Write the sources back as files, byte for byte (compressed ones decompressed)
     Restore(RestoreArgs),
 }
@@ -43,6 +49,10 @@ pub(super) enum ListFormat {
 
 /// Flags of `restore`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "With --type, --from or --to a file holds only the lines asked for, as they were and in \
+their order; without, it is the original byte for byte. Either way every byte read is compared with its hash first."
+)]
 pub(super) struct RestoreArgs {
     /// Only the sources with this path, or in this folder [default: all]
     #[arg(value_name = "PATH")]
@@ -56,12 +66,35 @@ pub(super) struct RestoreArgs {
     /// Replace files that exist
     #[arg(long)]
     force: bool,
+    /// Only the lines of this log type; rejects and blanks are types here. Several times for several
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
+    /// Only the lines with event times from here on (RFC 3339, or a day)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<DateTime<Utc>>,
+    /// Only the lines with event times before this (RFC 3339, or a day)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<DateTime<Utc>>,
+}
+
+impl RestoreArgs {
+    fn filter(&self) -> anyhow::Result<LineFilter> {
+        if let (Some(from), Some(to)) = (self.from, self.to) {
+            ensure!(from < to, "--from {from} is not before --to {to}");
+        }
+        let micros = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp_micros());
+        let times = (self.from.is_some() || self.to.is_some())
+            .then_some((micros(self.from).unwrap_or(i64::MIN), micros(self.to).unwrap_or(i64::MAX)));
+        let types = (!self.types.is_empty()).then(|| self.types.iter().cloned().collect());
+        Ok(LineFilter { types, times })
+    }
 }
 
 /// Runs it.
 pub(super) async fn run(command: ArchiveCommand, global: &Global) -> anyhow::Result<Exit> {
     match command {
         ArchiveCommand::List(args) => list(&args).await,
+        ArchiveCommand::Compact(args) => compact::run(&args, global).await,
         ArchiveCommand::Restore(args) => write_back(&args, global).await,
     }
 }
@@ -141,11 +174,13 @@ fn num_days(table: &TableSnapshot) -> usize {
 /// First and last day of its partitions.
 fn days(table: &TableSnapshot) -> Option<(String, String)> {
     let days = || table.files.iter().filter_map(|file| file.day);
-    let text = |day: i32| {
-        let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
-        format!("{year:04}-{month:02}-{day:02}")
-    };
-    Some((text(days().min()?), text(days().max()?)))
+    Some((day_text(days().min()?), day_text(days().max()?)))
+}
+
+/// `2024-01-15`, of days since the epoch.
+fn day_text(day: i32) -> String {
+    let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 async fn write_back(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exit> {
@@ -154,11 +189,19 @@ async fn write_back(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exit>
         let named = args.paths.iter().any(|wanted| path == wanted);
         wanted.is_empty() || named || wanted.iter().any(|wanted| path.starts_with(wanted))
     };
+    let filter = args.filter()?;
     let archive = Archive::open(&args.archive).await?;
-    let files = restore(&archive, &args.out, args.force, |source| is_wanted(Path::new(&source.path)))
-        .await
-        .map_err(unwrapped)?;
+    let tables = archive.tables().await?;
+    if let Some(unknown) = args.types.iter().find(|name| !tables.iter().any(|table| table.name == **name)) {
+        let names: Vec<_> =
+            tables.iter().map(|table| table.name.as_str()).filter(|n| *n != "chunks").collect();
+        bail!("the archive holds no type {unknown}; it holds {}", names.join(", "));
+    }
+    let wanted_source = |source: &Source| is_wanted(Path::new(&source.path));
+    let restored = restore(&archive, &args.out, args.force, &filter, wanted_source).await;
+    let files = restored.map_err(unwrapped)?;
     if files.is_empty() {
+        ensure!(filter.wants_all(), "the archive holds no such line; look with `pipeline query`");
         ensure!(
             !args.paths.is_empty(),
             "{}: the archive holds no source yet; fill it with `pipeline run`",

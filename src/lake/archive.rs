@@ -10,7 +10,7 @@ use url::Url;
 
 use super::commit::overlay;
 use super::delta::{Log, TableState};
-use super::read::{columns, read_file};
+use super::read::{FileRows, columns, read_file};
 use super::schema::Layout;
 use super::{LakeError, TableSnapshot, TypeText, entries};
 use crate::client::open_store;
@@ -213,7 +213,8 @@ impl Archive {
         };
         let mut counts = HashMap::new();
         for file in &table.files {
-            for rows in read_file(&self.store, file, &schema, None).await? {
+            let mut file_rows = FileRows::open(&self.store, file, &schema, None).await?;
+            while let Some(rows) = file_rows.next().await? {
                 let ids = rows.column(0).as_primitive::<Int64Type>();
                 let pieces = rows.column_by_name("piece").map(|column| column.as_primitive::<Int32Type>());
                 for (row, id) in ids.values().iter().enumerate() {

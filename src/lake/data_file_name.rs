@@ -1,8 +1,8 @@
 //! Names of data files, which say what is in them.
 //!
 //! ```text
-//! part-<14 hex digits>-<SHA-256 of the file, base64url without padding>.parquet
-//!       seconds, 3 random bytes
+//! part-<16 hex digits>-<SHA-256 of the file, base64url without padding>.parquet
+//!       11 of milliseconds, 5 random ones
 //! ```
 //!
 //! The name is in the commit that adds the file, in the log and in its checkpoints, so the hash is kept wherever the
@@ -15,15 +15,14 @@ use uuid::Uuid;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// Digits before the hash.
-const PREFIX_LEN: usize = 14;
+const PREFIX_LEN: usize = 16;
 /// 32 bytes in base64url.
 const HASH_LEN: usize = 43;
 
 /// A name for a file with this content, no other file's.
 pub(super) fn data_file_name(content: Sha256) -> String {
-    let [a, b, c, ..] = *Uuid::new_v4().as_bytes();
-    let seconds = Utc::now().timestamp() as u32;
-    format!("part-{seconds:08x}{a:02x}{b:02x}{c:02x}-{}.parquet", base64url(&content.finalize()))
+    let (millis, random) = (Utc::now().timestamp_millis(), Uuid::new_v4().as_u128() & 0xf_ffff);
+    format!("part-{millis:011x}{random:05x}-{}.parquet", base64url(&content.finalize()))
 }
 
 /// The hash that the file at `path` must have, as [`base64url`] writes it; `None` where another program named it.

@@ -4,7 +4,9 @@
 //! whoever loses looks again. That, and actions that are prepared before the commit that applies them, is why
 //! the log entries are written here as JSON and not by deltalake's transaction builder; snapshots, checkpoints
 //! and log clean-up are deltalake's.
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -172,7 +174,7 @@ impl Log {
     }
 
     /// Bounds what a reader has to replay. The commits are the truth, so a failure costs time only.
-    async fn checkpoint(&self) {
+    pub(super) async fn checkpoint(&self) {
         let mut table = DeltaTable::new(Arc::clone(&self.log_store));
         let done = async {
             table.load().await?;
@@ -182,6 +184,27 @@ impl Log {
         if let Err(cause) = done.await {
             tracing::warn!(table = %self.location, %cause, "no checkpoint written; the next one makes up for it");
         }
+    }
+
+    /// Paths within the table of files that commits of the last `time` took out of it. The log keeps commits for longer.
+    pub(super) async fn removed_within(&self, time: Duration) -> Result<HashSet<String>, LakeError> {
+        let failed = |cause| LakeError::storage("read", &self.location)(cause);
+        let listed = self.store.list_with_delimiter(Some(&self.log_folder())).await.map_err(failed)?;
+        let is_recent = |written: DateTime<Utc>| {
+            Utc::now().signed_duration_since(written).to_std().is_ok_and(|age| age < time)
+        };
+        let commits = listed
+            .objects
+            .into_iter()
+            .filter(|object| object.location.as_ref().ends_with(".json") && is_recent(object.last_modified));
+        let mut removed = HashSet::new();
+        for commit in commits {
+            let Some(bytes) = self.stored(&commit.location).await? else { continue };
+            let actions = bytes.split(|byte| *byte == b'\n');
+            let actions = actions.filter_map(|action| serde_json::from_slice::<Value>(action).ok());
+            removed.extend(actions.filter_map(|action| Some(action["remove"]["path"].as_str()?.to_owned())));
+        }
+        Ok(removed)
     }
 
     /// Creates the table, or adds the columns it lacks. Returns its state.

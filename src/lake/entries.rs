@@ -1,13 +1,17 @@
 //! Rows of the archive's table `chunks`: ledger entries, with their group and what it does to the other tables.
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{Int64Type, Schema};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::error::ArrowError;
 
 use super::LakeError;
 use super::chain::{CHAIN, link};
 use super::schema::Layout;
-use crate::ledger::{self, CHUNKS};
+use crate::ledger::{self, CHUNK_ID, CHUNKS};
 use crate::model::ChunkRecord;
 
 /// What the rows of one group have in common.
@@ -22,19 +26,24 @@ pub(super) struct GroupEntry<'a> {
     pub(super) actions: &'a str,
 }
 
-/// The rows of a group, in the columns of [`Layout::chunks`]; `before` is the link of the group before it.
+/// The rows of a group, in the columns of [`Layout::chunks`]; `before` is the link of the group before it. A group
+/// without chunks, which changes files and no rows, has one row that names no chunk.
 pub(super) fn to_rows(
     entry: &GroupEntry<'_>,
     records: &[ChunkRecord],
     before: &str,
 ) -> Result<RecordBatch, LakeError> {
     let failed = |cause| LakeError::encode(CHUNKS, cause);
-    let entries = ledger::to_rows(records, entry.committed_at, entry.writer).map_err(failed)?;
+    let num_rows = records.len().max(1);
+    let entries = match records {
+        [] => without_chunk(entry).map_err(failed)?,
+        records => ledger::to_rows(records, entry.committed_at, entry.writer).map_err(failed)?,
+    };
     let on_first_row = |text: &str| -> ArrayRef {
-        let values = std::iter::once(Some(text)).chain(std::iter::repeat(None)).take(records.len());
+        let values = std::iter::once(Some(text)).chain(std::iter::repeat(None)).take(num_rows);
         Arc::new(values.collect::<StringArray>())
     };
-    let group: ArrayRef = Arc::new(Int64Array::from(vec![entry.group; records.len()]));
+    let group: ArrayRef = Arc::new(Int64Array::from(vec![entry.group; num_rows]));
     let actions = on_first_row(entry.actions);
     let columns = std::iter::once(group).chain(entries.columns().iter().cloned()).chain([actions]);
     let mut columns: Vec<_> = columns.collect();
@@ -45,8 +54,31 @@ pub(super) fn to_rows(
     RecordBatch::try_new(schema, columns).map_err(failed)
 }
 
+fn without_chunk(entry: &GroupEntry<'_>) -> Result<RecordBatch, ArrowError> {
+    let schema = ledger::columns();
+    let column = |field: &Arc<Field>| -> ArrayRef {
+        match field.name().as_str() {
+            "committed_at" => {
+                Arc::new(TimestampMicrosecondArray::from(vec![entry.committed_at]).with_timezone("UTC"))
+            }
+            "writer" => Arc::new(StringArray::from(vec![entry.writer])),
+            _ => new_null_array(field.data_type(), 1),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect();
+    RecordBatch::try_new(schema, columns)
+}
+
 /// The entries of `rows`, with their group, in stored order.
 pub(super) fn of_rows(rows: &RecordBatch) -> Result<Vec<(i64, ChunkRecord)>, LakeError> {
+    let is_chunk = rows.column_by_name(CHUNK_ID).map(|ids| is_not_null(ids)).transpose();
+    let rows = &match is_chunk.map_err(|cause| LakeError::corrupt("table chunks", cause))? {
+        Some(is_chunk) => {
+            let chunks = filter_record_batch(rows, &is_chunk);
+            chunks.map_err(|cause| LakeError::corrupt("table chunks", cause))?
+        }
+        None => rows.clone(),
+    };
     let corrupt = |cause| LakeError::corrupt("table chunks", cause);
     let records = ledger::of_rows(rows).map_err(corrupt)?;
     let groups =

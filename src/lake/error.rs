@@ -3,6 +3,7 @@ use std::error::Error as _;
 use std::io;
 
 use deltalake_core::DeltaTableError;
+use parquet::errors::ParquetError;
 use thiserror::Error;
 
 use crate::client::{ClientError, StorageFault, condensed};
@@ -101,6 +102,18 @@ impl LakeError {
                     (_, source) => Self::storage("read", location)(source),
                 }
             }
+        }
+    }
+
+    /// A file is written to a local one first.
+    pub(super) fn of_spool(table: &str, cause: ParquetError) -> Self {
+        let location = std::env::temp_dir();
+        match cause {
+            ParquetError::External(cause) => {
+                let source = object_store::Error::Generic { store: "spool", source: cause };
+                Self::storage("write to", location.display())(source)
+            }
+            cause => Self::encode(table, cause),
         }
     }
 

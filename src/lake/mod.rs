@@ -13,17 +13,21 @@ mod bit_pack;
 mod chain;
 mod column_chunk;
 mod commit;
+mod compact;
 mod data_file_name;
 mod delta;
 mod encode;
 mod entries;
 mod error;
 mod lane;
+mod merge;
 mod orphans;
 mod pages;
 mod parquet_settings;
+mod parquet_writer;
 mod read;
 mod schema;
+mod statistics;
 mod supersede;
 #[cfg(test)]
 mod tests;
@@ -32,6 +36,7 @@ mod writer;
 
 pub use archive::Archive;
 pub use audit::Damage;
+pub use compact::Compaction;
 pub use error::LakeError;
 pub use writer::ArchiveWriter;
 

@@ -16,7 +16,7 @@ where
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-fn num_kills() -> usize {
+pub(crate) fn num_kills() -> usize {
     setting("PIPELINE_CHAOS_KILLS").unwrap_or(12)
 }
 

@@ -178,8 +178,13 @@ impl Site {
 
     /// Restores everything to a new folder: bytes by relative path.
     pub(crate) fn restore(&self) -> BTreeMap<String, Vec<u8>> {
+        self.restore_of(&[])
+    }
+
+    /// The same with these flags.
+    pub(crate) fn restore_of(&self, flags: &[&str]) -> BTreeMap<String, Vec<u8>> {
         let out = tempfile::tempdir_in(self.folder.path()).unwrap();
-        self.ok(&["archive", "restore", "--out", out.path().to_str().unwrap()]);
+        self.ok(&[&["archive", "restore", "--out", out.path().to_str().unwrap()], flags].concat());
         let mut files = BTreeMap::new();
         read_folder(out.path(), out.path(), &mut files);
         files
