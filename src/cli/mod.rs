@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchError;
-use crate::client::{self, ClientError};
+use crate::client::{self, ClientError, StorageFault};
 use crate::config::{self, ConfigError};
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
@@ -273,6 +273,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         },
         (.., Some(error)) => match error {
             LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. } => {
+                Exit::CONFIGURATION
+            }
+            LakeError::Storage { source, .. }
+                if matches!(
+                    StorageFault::of(source),
+                    Some(StorageFault::NoBucket | StorageFault::Denied)
+                ) =>
+            {
                 Exit::CONFIGURATION
             }
             // storage answers, but a file is not there any more: what is archived is damaged

@@ -21,7 +21,7 @@ pub(super) struct ProcessArgs {
     /// Redis that carries chunks from readers [default: that of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     via: Option<String>,
-    /// Where to write, several times for several places: postgres://.. or an archive (folder or file:// URL)
+    /// Where to write, several times for several places: postgres://.. or an archive (folder, s3://, gs://, az://)
     /// [default: the Postgres of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     into: Vec<String>,

@@ -3,13 +3,13 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
 
 use super::archive::{ListFormat, unwrapped};
 use super::storage::is_postgres;
-use super::units::with_commas;
+use super::units::{parse_time, with_commas};
 use super::{Exit, Global, UsageError};
 use crate::client::{ClientError, PgConfig, redacted};
 use crate::stage::replay::{ReplayError, ReplaySummary, replay};
@@ -131,15 +131,6 @@ fn to_json(summary: &ReplaySummary) -> serde_json::Value {
         "interrupted": summary.interrupted,
     })
 }
-
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        return Ok(day.and_time(chrono::NaiveTime::MIN).and_utc());
-    }
-    let time = DateTime::parse_from_rfc3339(text);
-    time.map(|time| time.to_utc()).map_err(|_| "write 2024-01-15T00:00:00Z, or 2024-01-15".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::exit_code;

@@ -27,7 +27,7 @@ const QUEUE_BYTES: usize = 16 << 20;
 pub(super) struct RunArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Where to write, several times for several places: an archive (folder or file:// URL) or postgres://..
+    /// Where to write, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// What carries chunks from reader to processor: memory, or redis://..

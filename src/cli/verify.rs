@@ -28,7 +28,7 @@ pub(super) struct VerifyArgs {
     /// Check that these files, folders or globs are archived to their end [default: all that is archived]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Archives (folders or file:// URLs) and databases (postgres://..) to check
+    /// Archives (folders, s3://, gs://, az://) and databases (postgres://..) to check
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// Schema of Postgres
