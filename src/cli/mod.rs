@@ -28,6 +28,8 @@ mod input;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
+mod prompt;
+#[cfg(feature = "query")]
 mod query;
 mod queue;
 mod read;

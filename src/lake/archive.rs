@@ -128,8 +128,12 @@ impl Archive {
 
     /// Every committed chunk, sorted by source and first byte; superseded open lines left out.
     pub async fn records(&self) -> Result<Vec<ChunkRecord>, LakeError> {
+        self.records_of(&self.chunks_state().await?).await
+    }
+
+    async fn records_of(&self, chunks: &TableState) -> Result<Vec<ChunkRecord>, LakeError> {
         let mut entries = Vec::new();
-        for live in &self.chunks_state().await?.files {
+        for live in &chunks.files {
             entries.extend(self.entries(&live.file).await?.0);
         }
         Ok(newest(entries))
@@ -148,17 +152,44 @@ impl Archive {
     /// Every table: log types by name, then `rejects`, `blanks`, `chunks`. What is committed but not yet
     /// applied to a table is shown as applied.
     pub async fn tables(&self) -> Result<Vec<TableSnapshot>, LakeError> {
-        let chunks = self.chunks_state().await?;
+        Ok(self.tables_of(self.chunks_state().await?).await?.0)
+    }
+
+    /// The tables as of `chunks`, and whether none of them is newer.
+    async fn tables_of(&self, chunks: TableState) -> Result<(Vec<TableSnapshot>, bool), LakeError> {
         let pending = self.pending(&chunks).await?;
-        let mut tables = Vec::new();
+        let (mut tables, mut is_of_one_moment) = (Vec::new(), true);
         for name in self.table_names().await? {
             if let Some(mut state) = self.log(&name)?.load().await? {
+                is_of_one_moment &= state.applied <= chunks.version.cast_signed();
                 overlay(&mut state, &pending)?;
                 tables.push(state.into_snapshot());
             }
         }
         tables.push(chunks.into_snapshot());
-        Ok(tables)
+        Ok((tables, is_of_one_moment))
+    }
+
+    /// The tables, and the ledger of exactly what they hold.
+    pub async fn moment(&self) -> Result<Moment, LakeError> {
+        loop {
+            let chunks = self.chunks_state().await?;
+            let (version, records) = (chunks.version, self.records_of(&chunks).await?);
+            // a table that was read after another group had been applied to it holds more than the ledger says
+            if let (tables, true) = self.tables_of(chunks).await? {
+                return Ok(Moment { version, tables, records });
+            }
+        }
+    }
+
+    /// Whether nothing was committed after `version` of the ledger. One request.
+    pub async fn is_newest(&self, version: u64) -> Result<bool, LakeError> {
+        let next = self.chunks.entry_path(version + 1);
+        match self.store.head(&next).await {
+            Ok(_) => Ok(false),
+            Err(object_store::Error::NotFound { .. }) => Ok(true),
+            Err(cause) => Err(LakeError::storage("read", &next)(cause)),
+        }
     }
 
     /// Folders that may hold a table, `chunks` left out.
@@ -226,6 +257,17 @@ impl Archive {
         }
         Ok(counts)
     }
+}
+
+/// An archive at one version of its ledger.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// Version of `chunks`.
+    pub version: u64,
+    /// As [`Archive::tables`] gives them.
+    pub tables: Vec<TableSnapshot>,
+    /// As [`Archive::records`] gives them.
+    pub records: Vec<ChunkRecord>,
 }
 
 impl TableState {

@@ -77,6 +77,11 @@ impl Log {
         Path::from_iter([self.name.as_str(), "_delta_log"])
     }
 
+    /// Where the entry of a version is.
+    pub(super) fn entry_path(&self, version: u64) -> Path {
+        self.log_folder().join(format!("{version:020}.json"))
+    }
+
     /// Its present state, or `None` if it was never created.
     pub(super) async fn load(&self) -> Result<Option<TableState>, LakeError> {
         let listed = self.store.list_with_delimiter(Some(&self.log_folder())).await;

@@ -34,7 +34,7 @@ mod tests;
 mod upload;
 mod writer;
 
-pub use archive::Archive;
+pub use archive::{Archive, Moment};
 pub use audit::Damage;
 pub use compact::Compaction;
 pub use error::LakeError;

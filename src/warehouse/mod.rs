@@ -16,6 +16,7 @@ mod loader;
 mod moved;
 mod read;
 mod schema;
+mod snapshot;
 mod state;
 
 pub use copy::{
@@ -28,11 +29,14 @@ pub use leaves::{EnsuredDays, ensure_days};
 pub use loader::{Loaded, Loader};
 pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
+pub use snapshot::{HeldTable, RowStream, Snapshot, TypeFile};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::client::PgConfig;
@@ -42,7 +46,6 @@ use crate::log_type::ddl::{self, qualified, quoted};
 use crate::model::Table;
 
 /// One schema of one database, migrated; what its loaders share.
-#[derive(Debug)]
 pub struct Warehouse {
     config: PgConfig,
     schema: String,
@@ -50,6 +53,14 @@ pub struct Warehouse {
     /// Names this process in the ledger.
     writer: String,
     leaves: Mutex<KnownLeaves>,
+    /// Connections of readers, free until the next snapshot.
+    idle_readers: Mutex<Vec<Client>>,
+}
+
+impl fmt::Debug for Warehouse {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Warehouse").field("config", &self.config).field("schema", &self.schema).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +88,7 @@ impl Warehouse {
             types: types.clone(),
             writer: Uuid::now_v7().to_string(),
             leaves: Mutex::default(),
+            idle_readers: Mutex::default(),
         }
     }
 

@@ -20,6 +20,7 @@ mod lake_readers;
 mod object_store;
 mod postgres;
 mod query;
+mod query_places;
 mod redis_transport;
 mod restore;
 mod run;
