@@ -81,7 +81,9 @@ pub enum BenchError {
         said: String,
     },
     /// A process that is measured ended before its work was done.
-    #[error("`pipeline {command}`, which was measured, ended before everything was read; run the benchmark again")]
+    #[error(
+        "`pipeline {command}`, which was measured, ended before everything was read; run the benchmark again"
+    )]
     Ended {
         /// Its first argument.
         command: &'static str,

@@ -12,12 +12,12 @@ use tokio::sync::watch;
 
 use super::units::with_commas;
 use super::{Exit, Global};
+#[cfg(feature = "query")]
+use crate::bench::ask_postgres;
 use crate::bench::{
     AttachLimits, Input, OldMeasures, OldStyle, OldTable, PipelineRun, Queue, Sample, Schema, ServerClocks,
     StoredSize, Via, attach, compare, measure, questions, queue_cost, summaries, time,
 };
-#[cfg(feature = "query")]
-use crate::bench::ask_postgres;
 use crate::client::redis::RESPONSE_TIMEOUT;
 use crate::client::{PgConfig, RedisConfig, default_postgres_url, default_redis_url};
 use crate::generate::STANDARD_TYPES;

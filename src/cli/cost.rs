@@ -107,7 +107,8 @@ impl CostArgs {
 }
 
 fn parse_set(text: &str) -> Result<(String, f64), String> {
-    let (key, value) = text.split_once('=').ok_or("NAME=VALUE is expected, such as assumption.utilisation=0.7")?;
+    let (key, value) =
+        text.split_once('=').ok_or("NAME=VALUE is expected, such as assumption.utilisation=0.7")?;
     let number = value.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
     let number = number.ok_or_else(|| format!("{value} is not a number from 0 on"))?;
     Ok((key.trim().to_owned(), number))

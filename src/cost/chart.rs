@@ -13,12 +13,14 @@ const UPPER: u32 = 380;
 const INK: RGBColor = RGBColor(0x6e, 0x76, 0x81);
 const OLD: RGBColor = RGBColor(0xd1, 0x60, 0x3d);
 const NEW: RGBColor = RGBColor(0x2f, 0x81, 0xf7);
+/// Below the lowest point there is so much room for its label, as a factor.
+const ROOM: f64 = 2.0;
 /// A colour for each of the components.
 const PARTS: [RGBColor; 5] = [
     RGBColor(0xbf, 0x87, 0x00),
-    RGBColor(0x2f, 0x81, 0xf7),
+    RGBColor(0x1f, 0x9a, 0xaa),
     RGBColor(0x8b, 0x5c, 0xd6),
-    RGBColor(0xd1, 0x60, 0x3d),
+    RGBColor(0xc2, 0x52, 0x8b),
     RGBColor(0x2d, 0x9c, 0x53),
 ];
 const FONT: &str = "sans-serif";
@@ -51,7 +53,7 @@ impl Report {
             (least, most) = (least.min(total.usd), most.max(total.usd));
         }
         // whole powers of ten around all points
-        let bottom = 10_f64.powf(least.max(0.01).log10().floor());
+        let bottom = 10_f64.powf((least / ROOM).max(0.01).log10().floor());
         let top = 10_f64.powf(most.log10().ceil());
         let mut chart = ChartBuilder::on(area)
             .caption("$ a month by lines a day", (FONT, 20).into_font().color(&INK))

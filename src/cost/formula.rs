@@ -71,7 +71,11 @@ impl Formula {
                     (Function::Ceil, [number]) => (number - ROUNDING * number.abs()).ceil(),
                     (Function::Floor, [number]) => (number + ROUNDING * number.abs()).floor(),
                     (Function::IfAtMost, [number, limit, then, otherwise]) => {
-                        if number <= limit { *then } else { *otherwise }
+                        if number <= limit {
+                            *then
+                        } else {
+                            *otherwise
+                        }
                     }
                     // the parser counts arguments
                     _ => f64::NAN,

@@ -88,6 +88,12 @@ struct Limit {
     source: String,
     seen: Option<String>,
     date: Option<toml::value::Datetime>,
+    #[serde(default = "yes")]
+    confirmed: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,7 +110,7 @@ impl Inputs {
         let file: PriceFile = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             let reason = format!("line {line}: {}", error.message().replace('\n', ", "));
-            CostError::File { name: name.to_owned(), reason }
+            CostError::Unreadable { name: name.to_owned(), reason }
         })?;
         let mut inputs = Self {
             by_key: BTreeMap::new(),
@@ -117,13 +123,11 @@ impl Inputs {
         for (key, price) in file.price {
             let date = price.date.map(|date| date.to_string());
             let mut flags = inputs.age_flag(date.as_deref());
-            if !price.confirmed {
-                flags.push("not confirmed by a price text".to_owned());
-            }
+            flags.extend(unconfirmed_flag(price.confirmed));
             inputs.add(Input {
                 key: format!("price.{key}"),
                 value: price.usd,
-                unit: format!("$ for a {} ({})", price.per, price.region),
+                unit: format!("$ per {} ({})", price.per, price.region),
                 place: format!("{name}: price.{key}"),
                 source: Some(price.source),
                 seen: Some(price.seen),
@@ -140,7 +144,7 @@ impl Inputs {
                 source: Some(limit.source),
                 seen: limit.seen,
                 date: limit.date.map(|date| date.to_string()),
-                flags: Vec::new(),
+                flags: unconfirmed_flag(limit.confirmed),
             })?;
         }
         for (key, assumption) in file.assumption {
@@ -160,7 +164,7 @@ impl Inputs {
 
     /// Adds the numbers of a recorded run, called `name`.
     pub fn with_run(mut self, name: &str, text: &str) -> Result<Self, CostError> {
-        let fail = |reason: String| CostError::File { name: name.to_owned(), reason };
+        let fail = |reason: String| CostError::Unreadable { name: name.to_owned(), reason };
         let run: Value =
             serde_json::from_str(text).map_err(|error| fail(format!("is not a recorded run: {error}")))?;
         let Some(recorded) = run.get("recorded").and_then(Value::as_object) else {
@@ -194,9 +198,10 @@ impl Inputs {
 
     /// Adds how long lines are kept.
     pub fn with_retention(mut self, retention: Retention) -> Result<Self, CostError> {
-        for (key, flag, value) in
-            [("keep.hot_days", "--hot", retention.hot_days), ("keep.cold_days", "--cold", retention.cold_days)]
-        {
+        for (key, flag, value) in [
+            ("keep.hot_days", "--hot", retention.hot_days),
+            ("keep.cold_days", "--cold", retention.cold_days),
+        ] {
             self.add(Input {
                 key: key.to_owned(),
                 value,
@@ -265,11 +270,15 @@ impl Inputs {
     }
 }
 
+fn unconfirmed_flag(confirmed: bool) -> Vec<String> {
+    if confirmed { Vec::new() } else { vec!["not confirmed".to_owned()] }
+}
+
 /// Prices and measures are not negative, and a formula may divide by them only where they are not zero.
 fn checked(value: f64, place: &str) -> Result<f64, CostError> {
     match value.is_finite() && value >= 0.0 {
         true => Ok(value),
-        false => Err(CostError::File {
+        false => Err(CostError::Unreadable {
             name: place.to_owned(),
             reason: format!("{value} is not a number from 0 on; change it"),
         }),

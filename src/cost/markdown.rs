@@ -31,7 +31,8 @@ impl Report {
     /// The totals as lines of text, for a terminal.
     pub fn summary(&self) -> String {
         let mut out = String::new();
-        let line = |cells: [&str; 4]| format!("{:<14}{:>16}{:>16}{:>16}", cells[0], cells[1], cells[2], cells[3]);
+        let line =
+            |cells: [&str; 4]| format!("{:<14}{:>16}{:>16}{:>16}", cells[0], cells[1], cells[2], cells[3]);
         put(&mut out, &line(["lines a day", "old, $/month", "this, $/month", "times cheaper"]));
         for ((name, _), (old, new)) in VOLUMES.iter().zip(self.of("old").zip(self.of("new"))) {
             put(&mut out, &line([name, &dollars(old.usd), &dollars(new.usd), &ratio(old, new)]));
@@ -67,13 +68,22 @@ impl Report {
 
     fn totals(&self, out: &mut String) {
         put(out, "## Old pipeline against this one, $ a month\n");
-        let heads = ["lines a day", "old pipeline", "dominated by", "this pipeline", "dominated by", "times cheaper"];
+        let heads =
+            ["lines a day", "old pipeline", "dominated by", "this pipeline", "dominated by", "times cheaper"];
         table_head(out, &heads, 2);
         for ((name, _), (old, new)) in VOLUMES.iter().zip(self.of("old").zip(self.of("new"))) {
-            let dominant = |total: &Total| format!("{} ({:.0} %)", total.dominant, total.dominant_share * 100.0);
+            let dominant =
+                |total: &Total| format!("{} ({:.0} %)", total.dominant, total.dominant_share * 100.0);
             table_row(
                 out,
-                &[(*name).to_owned(), dollars(old.usd), dominant(old), dollars(new.usd), dominant(new), ratio(old, new)],
+                &[
+                    (*name).to_owned(),
+                    dollars(old.usd),
+                    dominant(old),
+                    dollars(new.usd),
+                    dominant(new),
+                    ratio(old, new),
+                ],
             );
         }
         put(out, "\nBy component, old / this:\n");
@@ -81,7 +91,8 @@ impl Report {
         table_head(out, &heads, 1);
         for component in COMPONENTS {
             let cells = self.of("old").zip(self.of("new")).map(|(old, new)| {
-                let part = |total: &Total| dollars(total.components.get(component).copied().unwrap_or_default());
+                let part =
+                    |total: &Total| dollars(total.components.get(component).copied().unwrap_or_default());
                 format!("{} / {}", part(old), part(new))
             });
             table_row(out, &std::iter::once((*component).to_owned()).chain(cells).collect::<Vec<_>>());

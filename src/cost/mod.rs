@@ -28,7 +28,7 @@ pub const PRICES_NAME: &str = "data/prices.toml";
 pub enum CostError {
     /// A file is not what it should be.
     #[error("{name}: {reason}")]
-    File {
+    Unreadable {
         /// Its name.
         name: String,
         /// What is wrong with it, and the remedy.

@@ -55,7 +55,7 @@ pub(super) struct RowModel {
 }
 
 #[derive(Deserialize)]
-struct File {
+struct ModelText {
     section: Vec<SectionText>,
 }
 
@@ -70,10 +70,12 @@ struct SectionText {
 
 /// Every section, in the order of the report.
 pub(super) fn sections() -> Result<Vec<SectionModel>, CostError> {
-    let fail =
-        |error: toml::de::Error| CostError::File { name: "model.toml".to_owned(), reason: error.to_string() };
-    let file: File = toml::from_str(TEXT).map_err(fail)?;
-    file.section.into_iter().map(SectionModel::of).collect()
+    let fail = |error: toml::de::Error| CostError::Unreadable {
+        name: "model.toml".to_owned(),
+        reason: error.to_string(),
+    };
+    let text: ModelText = toml::from_str(TEXT).map_err(fail)?;
+    text.section.into_iter().map(SectionModel::of).collect()
 }
 
 impl SectionModel {
@@ -86,8 +88,10 @@ impl SectionModel {
 impl RowModel {
     fn of((name, what, text): (String, String, String)) -> Result<Self, CostError> {
         let text = one_line(&text);
-        let formula = Formula::parse(&text)
-            .map_err(|reason| CostError::Formula { row: name.clone(), reason: format!("is none: {reason}") })?;
+        let formula = Formula::parse(&text).map_err(|reason| CostError::Formula {
+            row: name.clone(),
+            reason: format!("is none: {reason}"),
+        })?;
         Ok(Self { name, what, text, formula })
     }
 }

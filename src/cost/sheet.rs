@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::CostError;
 use super::formula::Formula;
 use super::inputs::{Input, Inputs, Retention};
 use super::model::{self, Axis, COMPONENTS, PAYLOADS, RowModel, SectionModel, VOLUMES};
-use super::CostError;
 
 /// Stands in a formula for the question of the column.
 const QUESTION: &str = "QUESTION";
@@ -146,11 +146,8 @@ impl Sheet<'_> {
     }
 
     fn columns(&mut self, axis: Axis) -> Result<Vec<Column>, CostError> {
-        let column = |heading: &str| Column {
-            heading: heading.to_owned(),
-            question: None,
-            values: BTreeMap::new(),
-        };
+        let column =
+            |heading: &str| Column { heading: heading.to_owned(), question: None, values: BTreeMap::new() };
         Ok(match axis {
             Axis::Once => vec![column("value")],
             Axis::Volumes => VOLUMES
@@ -169,8 +166,7 @@ impl Sheet<'_> {
                 for (name, lines, bytes) in PAYLOADS {
                     let mut with_values = column(name);
                     for (variable, text) in [(PAYLOAD_LINES, lines), (PAYLOAD_BYTES, bytes)] {
-                        let fail =
-                            |reason| CostError::Formula { row: variable.to_owned(), reason };
+                        let fail = |reason| CostError::Formula { row: variable.to_owned(), reason };
                         let formula = Formula::parse(text).map_err(fail)?;
                         let row = RowModel {
                             name: variable.to_owned(),

@@ -1,3 +1,4 @@
+//! Figures by hand, and what the report promises about sources.
 use chrono::NaiveDate;
 
 use super::*;
@@ -8,10 +9,12 @@ const DAY: &str = "2026-11-22";
 fn run() -> String {
     serde_json::json!({
         "recorded": { "date": "2026-11-20", "lines": 2_000_000, "cores": 2, "cpu": "a processor", "version": "0.1.0" },
-        "queue": { "lines_per_second": 500_000.0, "lines_per_frame": 8_000.0, "bytes_per_line": 125.0 },
+        "queue": { "lines_per_second": 500_000.0, "lines_per_frame": 8_000.0, "bytes_per_line": 125.0,
+            "messages_per_million_lines": 125.0 },
         "stages": {
             "read": { "cpu_seconds_per_million_lines": 0.25, "peak_bytes": 104_857_600 },
             "redis": { "cpu_seconds_per_million_lines": 0.2 },
+            "decode_and_copy": { "cpu_seconds_per_million_lines": 0.5 },
             "process": { "cpu_seconds_per_million_lines": 1.0, "peak_bytes": 209_715_200 },
             "archive_writer": { "cpu_seconds_per_million_lines": 0.5 },
             "postgres": { "cpu_seconds_per_million_lines": 4.0 },
@@ -178,7 +181,10 @@ fn a_division_by_nothing_and_a_missing_number_are_errors_that_name_the_row_or_ke
     let empty = Inputs::of_prices(PRICES_NAME, PRICES, as_of).unwrap();
     let empty = empty.with_run("run.json", r#"{"recorded": {}}"#).unwrap();
     let error = Report::new(&empty).unwrap_err().to_string();
-    assert!(error.starts_with("run.postgres.table_bytes_per_row is in neither"), "{error}");
+    assert!(
+        error.starts_with("run.postgres.table_bytes_per_row is in neither data/prices.toml nor run.json; "),
+        "{error}"
+    );
     assert!(error.contains("pipeline bench --baseline --record"), "{error}");
 }
 
@@ -187,7 +193,7 @@ fn prices_that_are_old_undated_or_unconfirmed_are_flagged() {
     let report = Report::new(&inputs()).unwrap();
     let flags = |key: &str| report.inputs.iter().find(|input| input.key == key).unwrap().flags.clone();
     assert_eq!(flags("price.athena_tb"), ["older than a year"]);
-    assert_eq!(flags("price.db_m7g_large"), ["date unknown", "not confirmed by a price text"]);
+    assert_eq!(flags("price.db_m7g_large"), ["date unknown", "not confirmed"]);
     assert!(flags("price.ec2_m7g_large").is_empty());
     // the day after its year is over
     let later = Inputs::of_prices(PRICES_NAME, PRICES, "2027-06-18".parse().unwrap()).unwrap();

@@ -11,6 +11,7 @@ mod bench;
 mod campaign;
 mod connections;
 mod copy;
+mod cost;
 mod doctor;
 mod exactly_once;
 mod lake_readers;

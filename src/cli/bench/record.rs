@@ -9,8 +9,8 @@ use anyhow::Context;
 use super::report::Report;
 use super::{Bench, MEMORY};
 use crate::bench::{
-    AnswerUse, HalvesRun, Input, Measures, PostgresUse, Recording, Schema, archive_size, ask_archive, measure,
-    questions,
+    AnswerUse, HalvesRun, Input, Measures, PostgresUse, Recording, Schema, archive_size, ask_archive,
+    measure, questions,
 };
 use crate::cli::Exit;
 use crate::client::ClientError;
@@ -40,7 +40,8 @@ impl Bench<'_> {
     ) -> anyhow::Result<()> {
         let args = &self.args;
         let baseline = report.baseline.as_ref().context("--record needs --baseline")?;
-        let schema = Schema::reset(self.postgres.connect().await?, &format!("{}_both", args.schema())).await?;
+        let schema =
+            Schema::reset(self.postgres.connect().await?, &format!("{}_both", args.schema())).await?;
         let stream = format!("{}_both:{}", args.schema(), std::process::id());
         let mut queue = self.queue(&stream).await?.context("--record needs Redis; name one with --via")?;
         let (mut read, mut process) = (Vec::new(), Vec::new());

@@ -134,8 +134,7 @@ impl Report {
         let cpu = run.cpu_seconds_per_million_lines();
         let ratio = optional(cpu.zip(old_cpu), |(cpu, old)| format!("{:.0} x", old / cpu.max(1e-9)));
         columns(out, "CPU per million lines", &[optional(cpu, seconds), optional(old_cpu, seconds), ratio]);
-        let peaks =
-            [run.process.peak_bytes, process.peak_bytes].map(|peak| optional(peak, bytes_text));
+        let peaks = [run.process.peak_bytes, process.peak_bytes].map(|peak| optional(peak, bytes_text));
         columns(out, "peak memory", &peaks);
     }
 }
