@@ -25,6 +25,7 @@ mod columns;
 mod completions;
 mod cost;
 mod doctor;
+mod export;
 mod generate;
 mod input;
 mod process;

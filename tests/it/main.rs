@@ -14,6 +14,7 @@ mod copy;
 mod cost;
 mod doctor;
 mod exactly_once;
+mod export;
 mod lake_readers;
 mod postgres;
 mod query;
