@@ -8,6 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::bench::BenchError;
 use crate::client::{self, ClientError, StorageFault};
 use crate::config::{self, ConfigError};
+use crate::cost::CostError;
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
@@ -21,6 +22,7 @@ mod archive;
 mod bench;
 mod columns;
 mod completions;
+mod cost;
 mod doctor;
 mod export;
 mod generate;
@@ -108,6 +110,7 @@ enum Command {
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
     Bench(bench::BenchArgs),
+    Cost(cost::CostArgs),
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
@@ -191,6 +194,7 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
             Command::Bench(args) => bench::run(args, &global).await,
+            Command::Cost(args) => cost::run(&args, &global),
             Command::Types(command) => types::run(command, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
@@ -234,7 +238,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
     }
-    if error.is::<ConfigError>() || error.is::<LogTypeError>() {
+    if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;
     }
     match error.downcast_ref() {

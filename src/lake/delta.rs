@@ -145,7 +145,7 @@ impl Log {
             entry.push('\n');
             entry.push_str(&action.to_string());
         }
-        let path = self.log_folder().join(format!("{version:020}.json"));
+        let path = self.entry_path(version);
         let entry = Bytes::from(entry);
         for attempt in 1.. {
             let put = self.store.put_opts(&path, entry.clone().into(), PutMode::Create.into()).await;

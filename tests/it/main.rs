@@ -12,6 +12,7 @@ mod campaign;
 mod compact;
 mod connections;
 mod copy;
+mod cost;
 mod damage;
 mod doctor;
 mod exactly_once;
