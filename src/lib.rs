@@ -14,6 +14,7 @@
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
+//! | [`cost`] | measured figures times list prices; pure |
 //! | [`bench`] | measures all of it in processes of its own, beside the old design |
 //! | [`model`], [`telemetry`], [`client`] | nouns that cross a border, metric names, connection builders |
 pub mod archive;
@@ -21,7 +22,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
-
+pub mod cost;
 pub mod decode;
 pub mod generate;
 pub mod lake;

@@ -10,27 +10,44 @@ use thiserror::Error;
 
 use crate::client::ClientError;
 use crate::generate::GenerateError;
+use crate::lake::LakeError;
+#[cfg(feature = "query")]
+use crate::query::QueryError;
 
+#[cfg(feature = "query")]
+mod archive_use;
 mod attach;
+#[cfg(feature = "query")]
+mod counting_store;
+mod halves;
 mod input;
 mod old_line;
 mod old_style;
 mod pipeline_run;
+mod postgres_use;
 mod process;
 mod questions;
 mod queue;
 mod queue_cost;
+#[cfg(feature = "query")]
+mod recording;
 mod scratch;
 mod servers;
 
+#[cfg(feature = "query")]
+pub use archive_use::{AnswerUse, ArchiveSize, archive_size, ask_archive};
 pub use attach::{AttachLimits, Attached, Ending, attach};
+pub use halves::{HalvesRun, HalvesUse};
 pub use input::{Input, SEED};
-pub use old_style::{OldFigures, OldStyle, OldTable};
+pub use old_style::{OldFigures, OldMeasures, OldStyle, OldTable};
 pub use pipeline_run::{PipelineRun, RunFigures, Sample, Via};
+pub use postgres_use::{PostgresUse, ask_postgres};
 pub use process::{ProcessUse, measure};
 pub use questions::{Compared, Question, Timed, compare, questions, summaries, time};
 pub use queue::{Queue, QueueDepth};
 pub use queue_cost::{Prices, QueueCost, Way, queue_cost};
+#[cfg(feature = "query")]
+pub use recording::{Measures, Recording};
 pub use scratch::{LedgerCounts, Schema, StoredSize};
 pub use servers::ServerClocks;
 
@@ -63,6 +80,29 @@ pub enum BenchError {
         /// The last line of its standard error.
         said: String,
     },
+    /// A process that is measured ended before its work was done.
+    #[error(
+        "`pipeline {command}`, which was measured, ended before everything was read; run the benchmark again"
+    )]
+    Ended {
+        /// Its first argument.
+        command: &'static str,
+    },
+    /// The CPU time of something is not known.
+    #[error("the CPU time of {of} is unknown; {remedy}")]
+    NoClock {
+        /// Whose.
+        of: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The archive that is measured cannot be read.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The archive that is measured cannot be asked.
+    #[cfg(feature = "query")]
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The operating system refused.
     #[error("cannot {operation}")]
     Io {

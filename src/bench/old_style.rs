@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Json;
 
 use super::old_line::{self, OldMessage};
-use super::{BenchError, Schema};
+use super::{BenchError, ProcessUse, Schema, StoredSize};
 use crate::client::RedisConnection;
 
 /// One message is awaited at most so long: the reader is at work meanwhile.
 const PATIENCE_SECONDS: f64 = 60.0;
 
+const TABLE_NAME: &str = "logs";
 const TABLE: &str = "(
     id bigserial PRIMARY KEY, log_type text, raw_line text, \"timestamp\" text, source_file text,
     parsed_data jsonb, indexed_at timestamptz DEFAULT now()
@@ -46,6 +47,11 @@ impl OldTable {
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default())
     }
 
+    /// What it takes.
+    pub async fn stored_size(&self) -> Result<StoredSize, BenchError> {
+        self.0.table_size(TABLE_NAME).await
+    }
+
     /// Fills it anew with every row of the view `logs` of `schema`: to load as many by its own way takes hours.
     pub async fn fill_from(&self, schema: &Schema) -> Result<(), BenchError> {
         let (table, view) = (self.name(), schema.qualified("logs"));
@@ -68,7 +74,7 @@ impl OldTable {
     }
 
     fn name(&self) -> String {
-        self.0.qualified("logs")
+        self.0.qualified(TABLE_NAME)
     }
 }
 
@@ -79,6 +85,25 @@ pub struct OldFigures {
     pub lines: u64,
     /// From the first push to the last commit. Its indexes are there all the time.
     pub seconds: f64,
+    /// Bytes of the messages.
+    pub message_bytes: u64,
+}
+
+/// What the old design took.
+#[derive(Debug, Clone, Serialize)]
+pub struct OldMeasures {
+    /// Its reader and processor.
+    pub process: ProcessUse,
+    /// What they did.
+    pub old: OldFigures,
+    /// CPU of Postgres meanwhile.
+    pub postgres_cpu_seconds: Option<f64>,
+    /// CPU of Redis meanwhile.
+    pub redis_cpu_seconds: Option<f64>,
+    /// Bytes that Postgres logged meanwhile.
+    pub wal_bytes: u64,
+    /// The old table with every row of the run.
+    pub stored: StoredSize,
 }
 
 /// One run of the old design.
@@ -99,12 +124,14 @@ impl OldStyle {
         let Self { lines, list, mut reader, mut processor } = self;
         let started = Instant::now();
         let read = async {
+            let mut message_bytes = 0;
             for (file, line) in &lines {
                 let message = serde_json::to_string(&old_line::parse(line, file)).unwrap_or_default();
+                message_bytes += message.len() as u64;
                 let pushed: Result<u64, _> = reader.lpush(&list, message).await;
                 pushed.map_err(BenchError::redis("push a message"))?;
             }
-            Ok::<(), BenchError>(())
+            Ok::<u64, BenchError>(message_bytes)
         };
         let process = async {
             let insert = format!(
@@ -132,7 +159,8 @@ impl OldStyle {
             }
             Ok(())
         };
-        let ((), ()) = tokio::try_join!(read, process)?;
-        Ok(OldFigures { lines: lines.len() as u64, seconds: started.elapsed().as_secs_f64() })
+        let (message_bytes, ()) = tokio::try_join!(read, process)?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(OldFigures { lines: lines.len() as u64, seconds, message_bytes })
     }
 }

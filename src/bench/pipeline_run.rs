@@ -85,6 +85,8 @@ pub struct RunFigures {
     pub redis_cpu_seconds: Option<f64>,
     /// The most that waited in the queue.
     pub deepest_queue: Option<QueueDepth>,
+    /// Bytes that Postgres logged meanwhile.
+    pub wal_bytes: u64,
     /// Bytes in the database.
     pub stored: StoredSize,
 }
@@ -111,6 +113,7 @@ impl PipelineRun {
         samples: &watch::Sender<Sample>,
     ) -> Result<RunFigures, BenchError> {
         let (postgres, redis) = (clocks.postgres_seconds(), clocks.redis_seconds().await);
+        let logged = schema.wal_bytes().await?;
         let started = Instant::now();
         let mut running = Measured::start(&mut self.command(schema.name()), "run")?;
         let mut rate = Rate::default();
@@ -155,6 +158,7 @@ impl PipelineRun {
         let since = |before: Option<f64>, now: Option<f64>| Some(now? - before?);
         figures.postgres_cpu_seconds = since(postgres, clocks.postgres_seconds());
         figures.redis_cpu_seconds = since(redis, clocks.redis_seconds().await);
+        figures.wal_bytes = schema.wal_bytes().await?.saturating_sub(logged);
         figures.stored = schema.stored_size().await?;
         Ok(figures)
     }

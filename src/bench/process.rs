@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -26,6 +26,9 @@ pub struct ProcessUse {
     pub peak_bytes: Option<u64>,
 }
 
+/// The exit code of this program after SIGTERM, when it drained.
+const STOPPED: i32 = 143;
+
 /// How often a process is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -38,6 +41,23 @@ pub async fn measure(command: &mut Command, name: &str) -> Result<(ProcessUse, S
     running.finish()
 }
 
+/// Something is done for so long, and so often at least, to know its CPU: the system's clock of that ticks every 10 ms.
+const REPEAT_FOR: Duration = Duration::from_millis(500);
+const REPEAT_AT_LEAST: u32 = 3;
+
+/// CPU seconds by `clock` that it takes to do something once.
+pub(super) async fn mean_cpu_seconds(
+    clock: impl Fn() -> Result<f64, BenchError>,
+    ask: impl AsyncFn() -> Result<(), BenchError>,
+) -> Result<f64, BenchError> {
+    let (mut rounds, started, before) = (0, Instant::now(), clock()?);
+    while rounds < REPEAT_AT_LEAST || started.elapsed() < REPEAT_FOR {
+        ask().await?;
+        rounds += 1;
+    }
+    Ok((clock()? - before) / f64::from(rounds))
+}
+
 /// What it wrote to standard output and to standard error.
 type Output = (JoinHandle<Vec<u8>>, JoinHandle<Vec<u8>>);
 
@@ -47,6 +67,8 @@ pub(super) struct Measured {
     used: ProcessUse,
     output: Option<Output>,
     ended: Option<ExitStatus>,
+    /// Whether it was told to end: then the signal is no failure.
+    is_stopped: bool,
 }
 
 impl Measured {
@@ -57,7 +79,7 @@ impl Measured {
         // read as it comes, so that the program is never held up by a full pipe
         let output = child.stdout.take().map(collect).zip(child.stderr.take().map(collect));
         let used = ProcessUse { command: name.to_owned(), ..ProcessUse::default() };
-        Ok(Self { child, used, output, ended: None })
+        Ok(Self { child, used, output, ended: None, is_stopped: false })
     }
 
     /// Looks at it; whether it has ended. To be asked often: its memory is known only while it runs.
@@ -83,6 +105,16 @@ impl Measured {
         Ok(self.ended.is_some())
     }
 
+    /// Tells it to end, as Ctrl-C or a supervisor would.
+    #[expect(unsafe_code, reason = "the standard library only kills")]
+    pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
+        if let Ok(pid) = libc::pid_t::try_from(self.child.id()) {
+            // SAFETY: no memory is involved; the child is not waited for yet, so that the number is still its own
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+    }
+
     /// What it used and what it wrote to standard output; an error if it failed. It must have ended.
     pub(super) fn finish(mut self) -> Result<(ProcessUse, String), BenchError> {
         let status = match self.ended {
@@ -94,7 +126,8 @@ impl Measured {
             (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default())
         });
         let used = std::mem::take(&mut self.used);
-        if !status.success() {
+        let is_told = self.is_stopped && status.code() == Some(STOPPED);
+        if !status.success() && !is_told {
             let stderr = String::from_utf8_lossy(&stderr);
             let said = stderr.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             return Err(BenchError::Child { command: used.command, status: status.to_string(), said });

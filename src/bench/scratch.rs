@@ -158,11 +158,20 @@ impl Schema {
              WHERE namespace.nspname = {} AND class.relkind = 'r' AND class.relispartition",
             literal(&self.name)
         );
-        let rows = self.rows(&sql).await?;
-        let number = |column: usize| {
-            rows.first().and_then(|row| row[column].as_deref()?.parse().ok()).unwrap_or_default()
-        };
-        Ok(StoredSize { table_bytes: number(0), index_bytes: number(1) })
+        Ok(sizes(&self.rows(&sql).await?))
+    }
+
+    /// Bytes that the server has logged since it was made.
+    pub async fn wal_bytes(&self) -> Result<u64, BenchError> {
+        let rows = self.rows("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')").await?;
+        Ok(rows.first().and_then(|row| row[0].as_deref()?.parse().ok()).unwrap_or_default())
+    }
+
+    /// What one table takes.
+    pub(super) async fn table_size(&self, table: &str) -> Result<StoredSize, BenchError> {
+        let table = literal(&self.qualified(table));
+        let sql = format!("SELECT pg_table_size({table}), pg_indexes_size({table})");
+        Ok(sizes(&self.rows(&sql).await?))
     }
 
     /// Statistics and visibility, as autovacuum would have brought them in a while.
@@ -191,6 +200,13 @@ impl Schema {
         let answer = self.client.simple_query(sql).await;
         answer.map(texts).map_err(BenchError::postgres(format!("look into schema {}", self.name)))
     }
+}
+
+/// Of one row: bytes of tables, bytes of indexes.
+fn sizes(rows: &[Vec<Option<String>>]) -> StoredSize {
+    let number =
+        |column: usize| rows.first().and_then(|row| row[column].as_deref()?.parse().ok()).unwrap_or_default();
+    StoredSize { table_bytes: number(0), index_bytes: number(1) }
 }
 
 /// Every row's values as Postgres writes them.

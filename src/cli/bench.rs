@@ -12,9 +12,11 @@ use tokio::sync::watch;
 
 use super::units::with_commas;
 use super::{Exit, Global};
+#[cfg(feature = "query")]
+use crate::bench::ask_postgres;
 use crate::bench::{
-    AttachLimits, Input, OldFigures, OldStyle, OldTable, PipelineRun, ProcessUse, Queue, Sample, Schema,
-    ServerClocks, Via, attach, compare, measure, questions, queue_cost, summaries, time,
+    AttachLimits, Input, OldMeasures, OldStyle, OldTable, PipelineRun, Queue, Sample, Schema, ServerClocks,
+    StoredSize, Via, attach, compare, measure, questions, queue_cost, summaries, time,
 };
 use crate::client::redis::RESPONSE_TIMEOUT;
 use crate::client::{PgConfig, RedisConfig, default_postgres_url, default_redis_url};
@@ -22,6 +24,8 @@ use crate::generate::STANDARD_TYPES;
 use crate::log_type::LogTypes;
 use crate::stage::shutdown::Shutdown;
 
+#[cfg(feature = "query")]
+mod record;
 mod report;
 
 use report::{Baseline, Report};
@@ -69,6 +73,10 @@ pub(super) struct BenchArgs {
     /// Lines that the old design gets
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
     baseline_lines: u64,
+    /// Also measure reader, processor and archive apart, and what questions cost; write everything here, for `pipeline cost`
+    #[cfg(feature = "query")]
+    #[arg(long, value_name = "FILE", requires = "baseline", conflicts_with = "attach")]
+    record: Option<PathBuf>,
     /// Watch a pipeline that was started elsewhere, for at most 600 s, or until 15 s pass without progress
     #[arg(long, conflicts_with_all = ["baseline", "paths"])]
     attach: bool,
@@ -81,6 +89,10 @@ pub(super) struct BenchArgs {
     /// The process in which the old design is measured
     #[arg(long, hide = true)]
     as_old_design: bool,
+    /// The process in which questions on this archive are measured
+    #[cfg(feature = "query")]
+    #[arg(long, hide = true, value_name = "DIR")]
+    as_archive_reader: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -104,6 +116,8 @@ pub(super) async fn run(args: BenchArgs, global: &Global) -> anyhow::Result<Exit
         match &bench.args {
             args if args.as_old_design => bench.old_design().await,
             args if args.attach => bench.attach().await,
+            #[cfg(feature = "query")]
+            args if args.as_archive_reader.is_some() => bench.read_archive().await,
             _ => bench.measure().await,
         }
     };
@@ -148,6 +162,8 @@ struct Bench<'a> {
 impl Bench<'_> {
     async fn measure(&self) -> anyhow::Result<Exit> {
         let args = &self.args;
+        #[cfg(feature = "query")]
+        self.check_record()?;
         let schema = Schema::reset(self.postgres.connect_at_start().await?, args.schema()).await?;
         let old_schema = match args.baseline {
             true => Some(Schema::reset(self.postgres.connect().await?, &self.old_schema()).await?),
@@ -189,17 +205,23 @@ impl Bench<'_> {
             None => None,
             Some(old) => {
                 let table = OldTable::make(old).await?;
-                let (process, old) = self.run_old_design(&input).await?;
+                let mut measures = self.run_old_design(&input, table.schema(), &mut clocks).await?;
                 table.fill_from(&schema).await?;
                 table.schema().vacuum().await?;
+                measures.stored = table.stored_size().await?;
                 let old_schema = table.schema();
                 let answers = time(old_schema.client(), old_schema.name(), questions(), true).await?;
                 let compared = compare(&asked, &answers)?;
                 if !args.keep {
                     old_schema.drop_all().await?;
                 }
-                Some(Baseline::new(&figures, process, old, compared))
+                Some(Baseline::new(&figures, measures, compared))
             }
+        };
+        #[cfg(feature = "query")]
+        let postgres_answers = match args.record {
+            Some(_) => ask_postgres(schema.client(), &clocks, schema.name(), questions()).await?,
+            None => Vec::new(),
         };
         if !args.keep {
             schema.drop_all().await?;
@@ -210,12 +232,16 @@ impl Bench<'_> {
             via: args.via().split("://").next().unwrap_or_default().to_owned(),
             chunk_size: args.chunk_size.clone(),
             unindexed_leaves,
-            queue_cost: queue_cost(committed.lines, committed.chunks, committed.bytes),
+            queue_cost: queue_cost(committed.lines, committed.chunks, committed.bytes)?,
             run: figures,
             questions: asked,
             summaries: summarized,
             baseline,
         };
+        #[cfg(feature = "query")]
+        if let Some(file) = &args.record {
+            self.record(file, &input, &report, postgres_answers).await?;
+        }
         match args.output {
             ReportFormat::Json => writeln!(io::stdout(), "{}", report.json()?)?,
             ReportFormat::Text => write!(io::stdout(), "{}", report.text())?,
@@ -240,7 +266,12 @@ impl Bench<'_> {
     }
 
     /// The old design in a process of its own, measured like the pipeline.
-    async fn run_old_design(&self, input: &Input) -> anyhow::Result<(ProcessUse, OldFigures)> {
+    async fn run_old_design(
+        &self,
+        input: &Input,
+        schema: &Schema,
+        clocks: &mut ServerClocks,
+    ) -> anyhow::Result<OldMeasures> {
         let args = &self.args;
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         command.args(["bench", "--as-old-design", "--schema", &self.old_schema(), "--baseline-lines"]);
@@ -248,8 +279,18 @@ impl Bench<'_> {
         // by variable: a URL may hold a password
         command.env("PIPELINE_INTO", args.postgres()).env("PIPELINE_VIA", args.redis().unwrap_or_default());
         command.arg("--").args(input.paths());
-        let (used, output) = measure(&mut command, "bench").await?;
-        Ok((used, serde_json::from_str(&output).context("read what the old design took")?))
+        let (postgres, redis) = (clocks.postgres_seconds(), clocks.redis_seconds().await);
+        let logged = schema.wal_bytes().await?;
+        let (process, output) = measure(&mut command, "bench").await?;
+        let since = |before: Option<f64>, now: Option<f64>| Some(now? - before?);
+        Ok(OldMeasures {
+            process,
+            old: serde_json::from_str(&output).context("read what the old design took")?,
+            postgres_cpu_seconds: since(postgres, clocks.postgres_seconds()),
+            redis_cpu_seconds: since(redis, clocks.redis_seconds().await),
+            wal_bytes: schema.wal_bytes().await?.saturating_sub(logged),
+            stored: StoredSize::default(),
+        })
     }
 
     /// What the process of the old design does.

@@ -6,14 +6,14 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchError;
-use crate::client::{self, ClientError};
+use crate::client::{self, ClientError, StorageFault};
 use crate::config::{self, ConfigError};
+use crate::cost::CostError;
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
-use crate::stage::replay::ReplayError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
@@ -22,7 +22,9 @@ mod archive;
 mod bench;
 mod columns;
 mod completions;
+mod cost;
 mod doctor;
+mod export;
 mod generate;
 mod input;
 mod process;
@@ -108,6 +110,7 @@ enum Command {
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
     Bench(bench::BenchArgs),
+    Cost(cost::CostArgs),
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
@@ -130,6 +133,11 @@ impl Exit {
     const CONFIGURATION: u8 = 3;
     const SERVICE: u8 = 4;
 }
+
+/// A mistake on the command line that only the command itself sees.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; try '--help'")]
+struct UsageError(String);
 
 /// Parses the command line, runs the command, prints the error if there is one; returns the exit code.
 pub fn main() -> u8 {
@@ -186,6 +194,7 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
             Command::Bench(args) => bench::run(args, &global).await,
+            Command::Cost(args) => cost::run(&args, &global),
             Command::Types(command) => types::run(command, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
@@ -226,7 +235,10 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() || error.is::<LogTypeError>() {
+    if error.is::<UsageError>() {
+        return Exit::USAGE;
+    }
+    if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;
     }
     match error.downcast_ref() {
@@ -242,8 +254,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(SinkError::Lake(error)) => Some(error),
         _ => error.downcast_ref::<LakeError>(),
     };
-    let warehouse = match (sink, error.downcast_ref()) {
-        (Some(SinkError::Warehouse(error)), _) | (_, Some(ReplayError::Warehouse(error))) => Some(error),
+    let warehouse = match sink {
+        Some(SinkError::Warehouse(error)) => Some(error),
         _ => error.downcast_ref::<WarehouseError>(),
     };
     let transport = match (error.downcast_ref(), error.downcast_ref()) {
@@ -267,6 +279,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         },
         (.., Some(error)) => match error {
             LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. } => {
+                Exit::CONFIGURATION
+            }
+            LakeError::Storage { source, .. }
+                if matches!(
+                    StorageFault::of(source),
+                    Some(StorageFault::NoBucket | StorageFault::Denied)
+                ) =>
+            {
                 Exit::CONFIGURATION
             }
             // storage answers, but a file is not there any more: what is archived is damaged

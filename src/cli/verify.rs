@@ -28,7 +28,7 @@ pub(super) struct VerifyArgs {
     /// Check that these files, folders or globs are archived to their end [default: all that is archived]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Archives (folders or file:// URLs) and databases (postgres://..) to check
+    /// Archives (folders, s3://, gs://, az://) and databases (postgres://..) to check
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// Schema of Postgres
@@ -117,8 +117,8 @@ async fn check(
     verify(holdings, files.as_deref(), checks).await.map_err(unwrapped)
 }
 
-/// Which sources the paths are, and what of them is not committed; and what could not be read. Blocking.
-fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String>) {
+/// Which sources the paths are; and what could not be read. Blocking.
+pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<IdentifiedFile>, Vec<String>) {
     let mut catalogue = Catalogue::new(ledger);
     let source::Listing { inputs, failures } = source::list(paths);
     let mut failures: Vec<String> = failures.into_iter().map(|(_, error)| one_line(&error)).collect();
@@ -138,8 +138,14 @@ fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String
             }
         }
     }
+    (catalogue.resolve(facts), failures)
+}
+
+/// The same, with what of them is not committed. Blocking.
+fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String>) {
+    let (identified, mut failures) = identified(paths, ledger);
     let mut files = Vec::new();
-    for file in catalogue.resolve(facts) {
+    for file in identified {
         match unread_bytes(&file) {
             Ok(unread_bytes) => {
                 let path = file.source.path.clone();
@@ -198,7 +204,14 @@ fn table(report: &Report) -> String {
     }
     let verdict = if report.is_whole() { "ok" } else { "FAILED" };
     rows.push(row(format!("{} sources", report.sources.len()), total, verdict));
-    aligned(&rows)
+    let mut out = aligned(&rows);
+    if report.moved > 0 {
+        out.push_str(&format!(
+            "{} chunks moved to an archive, some or all of their rows: verify it for their content\n",
+            with_commas(report.moved)
+        ));
+    }
+    out
 }
 
 fn row(name: String, numbers: [u64; 5], verdict: &str) -> Vec<String> {
@@ -231,5 +244,6 @@ fn to_json(location: &str, report: &Report) -> serde_json::Value {
         "whole": report.is_whole(),
         "sources": sources,
         "findings": texts(&report.findings),
+        "moved_chunks": report.moved,
     })
 }

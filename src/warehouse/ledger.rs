@@ -10,7 +10,7 @@ use super::Warehouse;
 use super::copy::{CopyDecoder, PgType};
 use super::error::WarehouseError;
 use crate::ledger::{self, CHUNKS, Committed};
-use crate::model::{ChunkRecord, DecodedBatch, KnownSource, Source};
+use crate::model::{ByteRange, ChunkRecord, DecodedBatch, KnownSource, Source};
 
 /// In the order of [`ledger::columns`].
 pub(super) const LEDGER_TYPES: [PgType; 26] = [
@@ -83,8 +83,22 @@ pub(super) async fn records(
     Ok(records)
 }
 
-/// What is committed, of all sources or of these.
+/// What is committed, of all sources or of these: ranges, newest chunks and open lines as of one moment.
 pub(super) async fn committed(
+    client: &Client,
+    warehouse: &Warehouse,
+    sources: Option<&[u64]>,
+) -> Result<Committed, WarehouseError> {
+    let failed = || WarehouseError::of("read the ledger");
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed())?;
+    let committed = committed_now(client, warehouse, sources).await;
+    let ended = client.batch_execute("COMMIT").await.map_err(failed());
+    let committed = committed?;
+    ended?;
+    Ok(committed)
+}
+
+async fn committed_now(
     client: &Client,
     warehouse: &Warehouse,
     sources: Option<&[u64]>,
@@ -97,7 +111,6 @@ pub(super) async fn committed(
         }
     };
     let (chunks, of_chunks) = (warehouse.table(CHUNKS), condition("source_id"));
-    // one statement, so that ranges, newest chunks and open lines are of one moment
     let islands = format!(
         "SELECT source_id, min(first_byte), max(end_byte) FROM (
              SELECT source_id, first_byte, end_byte, count(*) FILTER (WHERE starts)
@@ -146,6 +159,25 @@ pub(super) async fn committed(
     }
     let open = records(client, warehouse, &format!("open AND {of_chunks}")).await?;
     Ok(Committed::restore(known, open))
+}
+
+/// What is committed of a range. Ranges do not overlap each other, so that before its first byte only the nearest one
+/// can reach into it.
+pub(super) async fn committed_within(
+    client: &Client,
+    warehouse: &Warehouse,
+    range: &ByteRange,
+) -> Result<Committed, WarehouseError> {
+    let [source_id, first, end] =
+        [range.source_id, range.first_byte, range.end_byte].map(|bits| bits.cast_signed());
+    let condition = format!(
+        "source_id = {source_id} AND first_byte < {end} AND end_byte > {first} AND first_byte >= coalesce(
+             (SELECT max(first_byte) FROM {} WHERE source_id = {source_id} AND first_byte <= {first}), 0)",
+        warehouse.table(CHUNKS)
+    );
+    let mut committed = Committed::default();
+    records(client, warehouse, &condition).await?.iter().for_each(|record| committed.insert(record));
+    Ok(committed)
 }
 
 /// A chunk of a group that shares bytes with what is committed.

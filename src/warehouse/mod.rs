@@ -1,7 +1,8 @@
 //! The Postgres side: tables, leaves, indexes and the ledger that rows are loaded into.
 //!
 //! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
-//! session remembers between transactions, so that a connection pooler may stand in between.
+//! session remembers between transactions but statements that are prepared by name, so that a connection pooler
+//! that keeps those may stand in between: PgBouncer 1.21 or later with `max_prepared_statements` above 0.
 mod connection;
 mod copy;
 mod days;
@@ -12,6 +13,7 @@ mod kept;
 mod leaves;
 mod ledger;
 mod loader;
+mod moved;
 mod read;
 mod schema;
 mod snapshot;
@@ -23,8 +25,9 @@ pub use copy::{
 pub use days::{DayRows, split_by_day};
 pub use error::WarehouseError;
 pub use indexes::{IndexReport, Leaves, build_indexes};
-pub use leaves::ensure_days;
+pub use leaves::{EnsuredDays, ensure_days};
 pub use loader::{Loaded, Loader};
+pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
 pub use snapshot::{HeldTable, RowStream, Snapshot, TypeFile};
 
@@ -66,6 +69,8 @@ struct KnownLeaves {
     ready: HashMap<String, HashSet<i32>>,
     /// Written to since their indexes were asked for: when first, and when last.
     unindexed: BTreeMap<String, (Instant, Instant)>,
+    /// Tables that have a leaf's name and are none, which is said once.
+    in_the_way: HashSet<String>,
 }
 
 impl Warehouse {
@@ -94,8 +99,12 @@ impl Warehouse {
     }
 
     /// Builds the indexes that leaves lack: of all, or only of those that were not written to for `silent`, or
-    /// that have been without for `overdue`.
-    pub async fn build_indexes(&self, which: Unindexed) -> Result<IndexReport, WarehouseError> {
+    /// that have been without for `overdue`; over so many connections.
+    pub async fn build_indexes(
+        &self,
+        which: Unindexed,
+        connections: usize,
+    ) -> Result<IndexReport, WarehouseError> {
         let names: Vec<String> = match which {
             Unindexed::All => Vec::new(),
             Unindexed::Quiet { silent, overdue } => {
@@ -116,8 +125,12 @@ impl Warehouse {
             Unindexed::Quiet { .. } if names.is_empty() => return Ok(IndexReport::default()),
             Unindexed::Quiet { .. } => Leaves::Named(&names),
         };
-        let client = self.config.connect().await?;
-        let report = build_indexes(&client, &self.schema, &self.types, leaves).await?;
+        let mut clients = vec![self.config.connect().await?];
+        let missing = indexes::missing(&clients[0], &self.schema, &self.types, leaves).await?;
+        for _ in 1..connections.min(missing.len()) {
+            clients.push(self.config.connect().await?);
+        }
+        let report = indexes::build(&clients, &self.schema, missing).await?;
         let busy: HashSet<&String> = report.busy.iter().collect();
         self.leaves().unindexed.retain(|leaf, _| {
             busy.contains(leaf) || matches!(which, Unindexed::Quiet { .. }) && !names.contains(leaf)
@@ -152,6 +165,19 @@ impl Warehouse {
 
     fn note_leaves(&self, table: &str, days: impl Iterator<Item = i32>) {
         self.leaves().ready.entry(table.to_owned()).or_default().extend(days);
+    }
+
+    fn note_in_the_way(&self, table: &str, names: Vec<String>) {
+        let mut leaves = self.leaves();
+        for name in names {
+            if !leaves.in_the_way.contains(&name) {
+                tracing::warn!(
+                    "table {name} is no day of {table}; its rows go to {} until it is attached again, renamed or dropped",
+                    ddl::default_leaf(table)
+                );
+                leaves.in_the_way.insert(name);
+            }
+        }
     }
 
     fn forget_leaves(&self) {

@@ -35,8 +35,15 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// No async, no file, no socket. `log_type/mod.rs` is the one that loads a site's folder of types.
-const PURE: &[&str] =
-    &["decode/", "log_type/", "model/", "transport/frame.rs", "warehouse/copy/", "warehouse/days.rs"];
+const PURE: &[&str] = &[
+    "cost/",
+    "decode/",
+    "log_type/",
+    "model/",
+    "transport/frame.rs",
+    "warehouse/copy/",
+    "warehouse/days.rs",
+];
 const LOADS_TYPES: &str = "log_type/mod.rs";
 const IMPURE: &[&str] = &["tokio", "async fn", "std::fs", "File", "TcpStream", "TcpListener", "UdpSocket"];
 

@@ -117,12 +117,12 @@ fn text_times_of_the_old_sql_miss_what_a_time_finds() {
 }
 
 #[test]
-fn a_bench_reports_every_figure_and_leaves_nothing() {
+fn a_bench_reports_every_figure_records_what_costs_and_leaves_nothing() {
     let (database, redis) = (Postgres::shared().database(), Redis::shared());
     let site = Site::new();
     let mut command = site.command(&["bench", "--lines", "20000", "--chunk-size", "100KiB", "--baseline"]);
     command.args(["--baseline-lines", "100", "--output", "json", "--into", &database.url()]);
-    command.args(["--via", &redis.url()]);
+    command.args(["--via", &redis.url(), "--record", "runs/first.json"]);
     let report: Value = serde_json::from_str(&output(&mut command)).unwrap();
     assert_eq!(report["run"]["committed"]["lines"], 20_000, "{report}");
     assert_eq!(report["run"]["committed"]["rows"], 20_000);
@@ -151,6 +151,35 @@ fn a_bench_reports_every_figure_and_leaves_nothing() {
     assert_eq!(report["questions"].as_array().unwrap().len(), 6);
     assert_eq!(report["baseline"]["questions"].as_array().unwrap().len(), 6);
     assert_eq!(report["summaries"].as_array().unwrap().len(), 4);
+    let recording: Value = serde_json::from_slice(&site.read("runs/first.json")).unwrap();
+    assert_eq!(recording["recorded"]["lines"], 20_000);
+    assert_eq!(recording["bench"], report);
+    for pointer in [
+        "/queue/lines_per_frame",
+        "/stages/read/peak_bytes",
+        "/stages/process/peak_bytes",
+        "/postgres/wal_bytes_per_row",
+        "/archive/bytes_per_line",
+        "/old/message_bytes",
+        "/old/index_bytes_per_row",
+        "/old/wal_bytes_per_row",
+    ] {
+        let figure = recording.pointer(pointer).and_then(Value::as_f64);
+        assert!(figure.is_some_and(|figure| figure > 0.0), "{pointer}: {figure:?} in {recording}");
+    }
+    let questions = recording["questions"].as_array().unwrap();
+    assert_eq!(questions.len(), 6);
+    for question in questions {
+        let figure = |pointer: &str| question.pointer(pointer).and_then(Value::as_u64).unwrap();
+        // a file has a footer and columns
+        assert!(figure("/archive/requests") >= 2, "{question}");
+        assert!(figure("/archive/bytes") > 0, "{question}");
+        assert!(figure("/postgres/bytes") > 0, "{question}");
+    }
+    // a cost report can be made of it, all five volumes of both pipelines
+    let cost = site.ok(&["cost", "--run", "runs/first.json", "--output", "json"]);
+    let cost: Value = serde_json::from_str(&cost).unwrap();
+    assert_eq!(cost["totals"].as_array().unwrap().len(), 10);
     let left = database.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pipeline_bench%'");
     assert_eq!(left, "");
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::bench::{Attached, Compared, Ending, OldFigures, ProcessUse, QueueCost, RunFigures, Timed};
+use crate::bench::{Attached, Compared, Ending, OldMeasures, QueueCost, RunFigures, Timed};
 use crate::cli::units::{bytes_text, with_commas};
 
 /// Width of the names in front.
@@ -28,8 +28,8 @@ pub(super) struct Report {
 /// The old design, and what the pipeline is to it.
 #[derive(Debug, Serialize)]
 pub(super) struct Baseline {
-    process: ProcessUse,
-    old: OldFigures,
+    #[serde(flatten)]
+    pub(super) measures: OldMeasures,
     /// Lines a second until queryable, the pipeline's over the old design's.
     queryable_ratio: f64,
     /// The same until every index is valid; the old design's indexes always are.
@@ -38,17 +38,11 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    pub(super) fn new(
-        run: &RunFigures,
-        process: ProcessUse,
-        old: OldFigures,
-        questions: Vec<Compared>,
-    ) -> Self {
-        let old_rate = old.lines as f64 / old.seconds;
+    pub(super) fn new(run: &RunFigures, measures: OldMeasures, questions: Vec<Compared>) -> Self {
+        let old_rate = measures.old.lines as f64 / measures.old.seconds;
         let rate = |seconds: f64| run.committed.lines as f64 / seconds;
         Self {
-            process,
-            old,
+            measures,
             queryable_ratio: rate(run.queryable_seconds) / old_rate,
             indexed_ratio: rate(run.indexed_seconds) / old_rate,
             questions,
@@ -123,7 +117,7 @@ impl Report {
     }
 
     fn side_by_side(&self, out: &mut String, baseline: &Baseline) {
-        let (run, old) = (&self.run, &baseline.old);
+        let (run, old) = (&self.run, &baseline.measures.old);
         let lines = run.committed.lines as f64;
         heading(out, "", &["pipeline", "old design", "ratio"]);
         let commas = |number: f64| with_commas(number as u64);
@@ -135,12 +129,12 @@ impl Report {
         ] {
             columns(out, name, &[commas(lines / seconds), commas(old_rate), format!("{ratio:.0} x")]);
         }
-        let old_cpu = baseline.process.cpu_seconds.map(|cpu| cpu / old.lines.max(1) as f64 * 1e6);
+        let process = &baseline.measures.process;
+        let old_cpu = process.cpu_seconds.map(|cpu| cpu / old.lines.max(1) as f64 * 1e6);
         let cpu = run.cpu_seconds_per_million_lines();
         let ratio = optional(cpu.zip(old_cpu), |(cpu, old)| format!("{:.0} x", old / cpu.max(1e-9)));
         columns(out, "CPU per million lines", &[optional(cpu, seconds), optional(old_cpu, seconds), ratio]);
-        let peaks =
-            [run.process.peak_bytes, baseline.process.peak_bytes].map(|peak| optional(peak, bytes_text));
+        let peaks = [run.process.peak_bytes, process.peak_bytes].map(|peak| optional(peak, bytes_text));
         columns(out, "peak memory", &peaks);
     }
 }

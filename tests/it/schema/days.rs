@@ -1,4 +1,5 @@
 //! Leaves by day, made while others load and read; their indexes, built whatever is killed.
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,7 +59,8 @@ async fn many_loaders_make_each_day_once_while_others_load_and_read() {
         tokio::spawn(async move {
             let client = connect(&url).await;
             for day in (DAY - 5..DAY + 15).skip(number) {
-                let ready = ensure_days(&client, "public", "tiny_logs", &[day, DAY + 20]).await.unwrap();
+                let ready =
+                    ensure_days(&client, "public", "tiny_logs", &[day, DAY + 20]).await.unwrap().ready;
                 assert_eq!(ready.len(), 2);
             }
         })
@@ -88,29 +90,27 @@ async fn a_day_that_a_long_reader_holds_up_waits_in_the_default_leaf() {
     make(&database, "public", &types(&[TINY])).await.unwrap();
     let (reader, loader) = (connect(&database.url()).await, connect(&database.url()).await);
     reader.batch_execute("BEGIN; SELECT count(*) FROM tiny_logs").await.unwrap();
-    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap();
+    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap().ready;
     assert!(ready.is_empty());
     loader.batch_execute(&insert("tiny_logs_default", "2024-01-15T00:00Z")).await.unwrap();
     reader.batch_execute("COMMIT").await.unwrap();
-    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap();
+    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap().ready;
     assert_eq!(ready[&DAY], "tiny_logs_20240115");
     assert_eq!(database.sql("SELECT tableoid::regclass FROM tiny_logs"), "tiny_logs_20240115");
     // in nobody's way any more
-    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap(), ready);
-    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[]).await.unwrap().len(), 0);
+    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap().ready, ready);
+    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[]).await.unwrap().ready.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_in_the_way_of_a_day_is_an_error_and_stays() {
+async fn a_table_in_the_way_of_a_day_stays_and_is_in_no_other_days_way() {
     let database = Postgres::shared().database();
     make(&database, "public", &types(&[TINY])).await.unwrap();
     database.sql("CREATE TABLE tiny_logs_20240115 (mine text)");
     let client = connect(&database.url()).await;
-    let error = ensure_days(&client, "public", "tiny_logs", &[DAY]).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "make tables for days of public.tiny_logs: table public.tiny_logs_20240115 is in the way of a day of public.tiny_logs"
-    );
+    let ensured = ensure_days(&client, "public", "tiny_logs", &[DAY, DAY + 1]).await.unwrap();
+    assert_eq!(ensured.ready, [(DAY + 1, "tiny_logs_20240116".to_owned())].into());
+    assert_eq!(ensured.in_the_way, ["tiny_logs_20240115"]);
     assert_eq!(database.sql("SELECT count(mine) FROM tiny_logs_20240115"), "0");
 }
 
@@ -134,23 +134,18 @@ async fn indexes_come_to_leaves_and_half_built_ones_are_built_again() {
     database.try_sql(concurrent).unwrap_err();
     let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
     assert_eq!(database.sql(invalid), "1");
-    let before = Leaves::Before(DAY + 1);
+    let of_day = ["auth_logs", "dns_logs", "firewall_logs"].map(|table| format!("{table}_20240115"));
     let named = ["firewall_logs_20240116".to_owned()];
-    let builds = join_all([before, before, Leaves::Named(&named)].map(|leaves| {
+    let builds = join_all([&of_day[..], &of_day[..], &named[..]].map(|names| {
         let (url, types) = (database.url(), types.clone());
-        let leaves = match leaves {
-            Leaves::Named(_) => None,
-            _ => Some(DAY + 1),
-        };
-        let named = named.clone();
         async move {
-            let client = connect(&url).await;
-            let leaves = leaves.map_or(Leaves::Named(&named), Leaves::Before);
-            build_indexes(&client, "public", &types, leaves).await.unwrap()
+            let clients = [connect(&url).await, connect(&url).await];
+            build_indexes(&clients, "public", &types, Leaves::Named(names)).await.unwrap()
         }
     }));
     assert!(builds.await.iter().any(|report| report.built.contains(&named[0])));
-    let report = build_indexes(&client, "public", &types, before).await.unwrap();
+    let report =
+        build_indexes(slice::from_ref(&client), "public", &types, Leaves::Named(&of_day)).await.unwrap();
     assert_eq!(report, IndexReport::default(), "nothing is left to do");
     assert_eq!(database.sql(invalid), "0");
     let of_day = "SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'dns_logs_20240115'";
@@ -173,11 +168,11 @@ async fn a_leaf_that_a_loader_is_at_is_left_for_later() {
         .batch_execute(&format!("BEGIN; {}", insert("tiny_logs_20240115", "2024-01-15T00:00Z")))
         .await
         .unwrap();
-    let report = build_indexes(&builder, "public", &types, Leaves::All).await.unwrap();
+    let report = build_indexes(slice::from_ref(&builder), "public", &types, Leaves::All).await.unwrap();
     assert_eq!(report.busy, ["tiny_logs_20240115"]);
     assert_eq!(report.built, ["tiny_logs_20240116", "tiny_logs_default"]);
     loader.batch_execute("COMMIT").await.unwrap();
-    let report = build_indexes(&builder, "public", &types, Leaves::All).await.unwrap();
+    let report = build_indexes(slice::from_ref(&builder), "public", &types, Leaves::All).await.unwrap();
     assert_eq!((report.busy.len(), report.built), (0, vec!["tiny_logs_20240115".to_owned()]));
 }
 
@@ -191,7 +186,7 @@ async fn a_text_too_long_for_a_tree_gets_its_leaf_a_hash() {
         "INSERT INTO tiny_logs SELECT '1999-01-01', string_agg(md5(n::text), ''), 1, 2, 3 FROM generate_series(1, 500) AS n",
     );
     let client = connect(&database.url()).await;
-    build_indexes(&client, "public", &types, Leaves::All).await.unwrap();
+    build_indexes(slice::from_ref(&client), "public", &types, Leaves::All).await.unwrap();
     let method =
         "SELECT indexdef FROM pg_indexes WHERE tablename = 'tiny_logs_default' AND indexname LIKE '%user%'";
     let definition = database.sql(method);
