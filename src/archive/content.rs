@@ -2,67 +2,23 @@
 //!
 //! Invariant: memory holds one batch of chunks, about [`BATCH_BYTES`] of source bytes, whatever the archive holds.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::compute::{cast, interleave};
+use arrow::datatypes::{Field, Int32Type, Int64Type, SchemaRef};
+use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
-use super::{ArchiveError, Holdings};
+use super::{ArchiveError, Holdings, LineFilter};
 use crate::lake::LakeError;
+use crate::ledger::{self, BLANKS, REJECTS};
 use crate::log_type::LogType;
 use crate::log_type::render::Renderer;
-use crate::model::{ChunkRecord, LineEnding};
+use crate::model::{ChunkRecord, LineEnding, TypeBatch};
 
 /// Source bytes of the chunks that are read at once: each batch looks through every file that may hold rows of it.
 const BATCH_BYTES: u64 = 32 << 20;
-
-/// Which lines are wanted. All conditions must hold; without any, all lines are.
-#[derive(Debug, Clone, Default)]
-pub struct LineFilter {
-    /// Log types; `rejects` and `blanks` name the lines that became no rows.
-    pub types: Option<BTreeSet<String>>,
-    /// Event times in microseconds since the epoch, from the first to before the second. Only rows have one.
-    pub times: Option<(i64, i64)>,
-}
-
-impl LineFilter {
-    /// Whether there is no condition.
-    #[must_use]
-    pub fn wants_all(&self) -> bool {
-        self.types.is_none() && self.times.is_none()
-    }
-
-    fn wants_table(&self, table: &str) -> bool {
-        self.types.as_ref().is_none_or(|types| types.contains(table))
-    }
-
-    /// Whether the chunk may hold a line that is wanted.
-    fn may_be_in(&self, record: &ChunkRecord) -> bool {
-        let rows = record.types.iter().filter(|(_, of_type)| of_type.rows > 0).map(|(name, _)| name.as_str());
-        let is_in_time = self.times.is_none_or(|(from, to)| {
-            record.time_range.is_some_and(|(first, last)| first < to && from <= last)
-        });
-        let rejects = (record.num_rejects > 0 || record.piece.is_some()).then_some("rejects");
-        let blanks = (record.num_blanks > 0).then_some("blanks");
-        let kept = rejects.into_iter().chain(blanks);
-        is_in_time && rows.chain(kept).any(|table| self.wants_table(table))
-    }
-
-    /// Which rows of a table are wanted, by their event time.
-    fn wanted_rows(&self, log_type: &LogType, rows: &RecordBatch) -> Vec<bool> {
-        if !self.wants_table(log_type.name()) {
-            return vec![false; rows.num_rows()];
-        }
-        let Some((from, to)) = self.times else { return vec![true; rows.num_rows()] };
-        let column = &log_type.table.schema.fields()[log_type.table.timestamp_column];
-        let times = rows.column_by_name(column.name());
-        let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        match times {
-            Some(times) => times.iter().map(|time| time.is_some_and(|t| from <= t && t < to)).collect(),
-            None => vec![false; rows.num_rows()],
-        }
-    }
-}
 
 /// Rebuilds every chunk of `records`, in their order, and gives it to `visit`, with whether it is what was read.
 pub async fn each_chunk<'a>(
@@ -94,7 +50,7 @@ pub(super) async fn each_chunk_of<'a>(
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at(batch_len(rest));
         rest = behind;
-        for (record, lines) in batch.iter().zip(content.lines(batch).await?) {
+        for (record, lines) in batch.iter().zip(content.lines(batch, None).await?) {
             let (bytes, wanted) = lines.into_bytes(record);
             let is_same = *Sha256::digest(&bytes) == record.content_sha256;
             match wanted {
@@ -105,6 +61,85 @@ pub(super) async fn each_chunk_of<'a>(
         }
     }
     Ok(())
+}
+
+/// A chunk as it is stored.
+pub struct StoredChunk<'a> {
+    /// Its entry.
+    pub record: &'a ChunkRecord,
+    /// What its rows, rejects and blanks give back.
+    pub bytes: Vec<u8>,
+    /// Whether those are the bytes that were read.
+    pub is_same: bool,
+    /// Its rows, in line order, as they were read from storage.
+    pub types: Vec<TypeBatch>,
+    /// Its rejects and blanks, rows of their tables.
+    pub kept: [RecordBatch; 2],
+}
+
+/// Reads chunks whole; they should be few, for all of them are held at once.
+pub async fn read_chunks<'a>(
+    holdings: &dyn Holdings,
+    records: &[&'a ChunkRecord],
+) -> Result<Vec<StoredChunk<'a>>, ArchiveError> {
+    let filter = &LineFilter::default();
+    let mut content = Content { holdings, filter, types: HashMap::new() };
+    let mut stored = BTreeMap::new();
+    let lines = content.lines(records, Some(&mut stored)).await?;
+    let kept = |table: &str, schema: SchemaRef, id: i64| {
+        let rows = stored.get(table).map_or(&[][..], Vec::as_slice);
+        rows_of_chunk(rows, id, &schema)
+    };
+    let mut chunks = Vec::with_capacity(records.len());
+    for (record, lines) in records.iter().zip(lines) {
+        let (bytes, _all) = lines.into_bytes(record);
+        let mut types = Vec::with_capacity(record.types.len());
+        for (name, of_type) in &record.types {
+            let table = Arc::clone(&content.types[&of_type.hash].table);
+            let rows = stored.get(name).map_or(&[][..], Vec::as_slice);
+            let batch = rows_of_chunk(rows, record.chunk_id, &table.schema)?;
+            types.push(TypeBatch { table, batch });
+        }
+        chunks.push(StoredChunk {
+            record,
+            is_same: *Sha256::digest(&bytes) == record.content_sha256,
+            bytes,
+            types,
+            kept: [
+                kept(REJECTS, ledger::reject_columns(), record.chunk_id)?,
+                kept(BLANKS, ledger::blank_columns(), record.chunk_id)?,
+            ],
+        });
+    }
+    Ok(chunks)
+}
+
+/// The rows of one chunk, in line order, with the columns of `schema` (what is stored plain may be a dictionary there);
+/// one that is not stored is null.
+fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<RecordBatch, ArchiveError> {
+    let only = HashMap::from([(id, 0)]);
+    let mut of_chunk: Vec<(i32, usize, usize)> = Vec::new();
+    for (number, batch) in rows.iter().enumerate() {
+        of_chunk.extend(places(batch, &only).map(|(row, line, _)| (line, number, row)));
+    }
+    // pieces of an over-long line share theirs, and come as they were written
+    of_chunk.sort_by_key(|(line, ..)| *line);
+    let picked: Vec<(usize, usize)> = of_chunk.into_iter().map(|(_, number, row)| (number, row)).collect();
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, ArrowError> {
+        let columns: Option<Vec<&dyn Array>> = (rows.iter())
+            .map(|batch| batch.column_by_name(field.name()).map(|column| &**column as &dyn Array))
+            .collect();
+        match columns.filter(|columns| !columns.is_empty()) {
+            Some(columns) => cast(&interleave(&columns, &picked)?, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), picked.len())),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>();
+    let batch = columns.and_then(|columns| RecordBatch::try_new(Arc::clone(schema), columns));
+    batch.map_err(|cause| {
+        let (location, reason) = ("the rows of a chunk".to_owned(), cause.to_string());
+        LakeError::Corrupt { location, reason }.into()
+    })
 }
 
 /// How many of `records` make a batch; at least one.
@@ -124,8 +159,12 @@ struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// The lines of each chunk of `batch`, in no order.
-    async fn lines(&mut self, batch: &[&ChunkRecord]) -> Result<Vec<Lines>, ArchiveError> {
+    /// The lines of each chunk of `batch`, in no order; what was read goes to `stored`, by table.
+    async fn lines(
+        &mut self,
+        batch: &[&ChunkRecord],
+        mut stored: Option<&mut BTreeMap<String, Vec<RecordBatch>>>,
+    ) -> Result<Vec<Lines>, ArchiveError> {
         let positions: HashMap<i64, usize> =
             batch.iter().enumerate().map(|(position, record)| (record.chunk_id, position)).collect();
         let chunk_ids: HashSet<i64> = positions.keys().copied().collect();
@@ -153,11 +192,14 @@ impl Content<'_> {
                         }
                     }
                 }
+                if let Some(stored) = &mut stored {
+                    stored.entry(name.to_owned()).or_default().push(rows);
+                }
             }
         }
         for (table, is_held) in [
-            ("rejects", batch.iter().any(|record| record.num_rejects > 0 || record.piece.is_some())),
-            ("blanks", batch.iter().any(|record| record.num_blanks > 0)),
+            (REJECTS, batch.iter().any(|record| record.num_rejects > 0 || record.piece.is_some())),
+            (BLANKS, batch.iter().any(|record| record.num_blanks > 0)),
         ] {
             let kept = if is_held { self.holdings.rows(table, &chunk_ids, None).await? } else { Vec::new() };
             let is_wanted = self.filter.wants_table(table) && self.filter.times.is_none();
@@ -169,6 +211,9 @@ impl Content<'_> {
                         out.extend_from_slice(bytes.value(row));
                         true
                     });
+                }
+                if let Some(stored) = &mut stored {
+                    stored.entry(table.to_owned()).or_default().push(rows);
                 }
             }
         }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::columns::aligned;
+use super::export::ExportArgs;
 use super::units::{bytes_text, parse_time, with_commas};
 use super::{Exit, Global};
 use crate::archive::{ArchiveError, LineFilter, restore};
@@ -24,6 +25,8 @@ pub(super) enum ArchiveCommand {
     List(ListArgs),
     /// Make few large files of many small ones, beside readers and writers
     Compact(compact::CompactArgs),
+    /// Copy sealed days from Postgres, prove them, and drop them there if asked to
+    Export(ExportArgs),
     /// Write the sources back as files, byte for byte (compressed ones decompressed)
     Restore(RestoreArgs),
 }
@@ -95,6 +98,7 @@ pub(super) async fn run(command: ArchiveCommand, global: &Global) -> anyhow::Res
     match command {
         ArchiveCommand::List(args) => list(&args).await,
         ArchiveCommand::Compact(args) => compact::run(&args, global).await,
+        ArchiveCommand::Export(args) => super::export::run(&args, global).await,
         ArchiveCommand::Restore(args) => write_back(&args, global).await,
     }
 }
@@ -171,16 +175,16 @@ fn num_days(table: &TableSnapshot) -> usize {
     table.files.iter().filter_map(|file| file.day).collect::<BTreeSet<_>>().len()
 }
 
+/// A day, counted from 1970-01-01, as people write it.
+pub(super) fn day_text(day: i32) -> String {
+    let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// First and last day of its partitions.
 fn days(table: &TableSnapshot) -> Option<(String, String)> {
     let days = || table.files.iter().filter_map(|file| file.day);
     Some((day_text(days().min()?), day_text(days().max()?)))
-}
-
-/// `2024-01-15`, of days since the epoch.
-fn day_text(day: i32) -> String {
-    let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 async fn write_back(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exit> {

@@ -23,6 +23,7 @@ mod bench;
 mod columns;
 mod completions;
 mod doctor;
+mod export;
 mod generate;
 mod input;
 mod process;

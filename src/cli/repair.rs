@@ -33,7 +33,7 @@ pub(super) async fn repair(
 ) -> anyhow::Result<()> {
     let types = global.log_types()?;
     if is_postgres(location) {
-        let warehouse = Warehouse::open(PgConfig::parse(location)?, schema).await?;
+        let warehouse = Warehouse::try_new(PgConfig::parse(location)?, schema, &types).await?;
         let records = warehouse.records("true").await?;
         let (chunks, strays) = tokio::task::spawn_blocking({
             let (damaged, gaps, unknown) = (damaged(report, records), gaps(report), unknown(report));

@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::timestamp::date_from_days;
-use super::{Column, ColumnType, LogType};
+use super::timestamp::{date_from_days, days_from_date};
+use super::{ColumnType, LogType};
 
 mod view;
 
@@ -36,8 +36,8 @@ pub struct LeafIndex {
     pub name: String,
     /// Access method.
     pub method: &'static str,
-    /// Indexed column.
-    pub column: String,
+    /// Indexed columns.
+    pub columns: Vec<String>,
 }
 
 /// Name and Postgres type of every column of the type's table, in order.
@@ -89,23 +89,34 @@ pub fn day_leaf(table: &str, day: i32) -> String {
     joined(table, &format!("{year:04}{month:02}{day:02}"))
 }
 
-/// The indexes that a leaf of the type has once it is filled: one per column with `index = true`, and the time.
+/// The day whose leaf of a table this is.
+pub fn day_of_leaf(table: &str, leaf: &str) -> Option<i32> {
+    let date = leaf.rsplit('_').next().filter(|date| date.len() == 8)?;
+    let number = |digits: std::ops::Range<usize>| date.get(digits)?.parse::<i64>().ok();
+    let day = days_from_date(number(0..4)?, number(4..6)?, number(6..8)?) as i32;
+    (day_leaf(table, day) == leaf).then_some(day)
+}
+
+/// The indexes that a leaf of the type has once it is filled: one per column with `index = true`, those that its
+/// `[postgres]` section lists, and the time.
 ///
 /// A B-tree on the column alone keeps each value once, with a list of rows, which one that has the time beside the
 /// column cannot: it is built in 0.6 x the time and is 0.23 x the size. What it lacks, a BRIN on the time adds for
 /// 1/8 of that time: rows lie nearly in order of time. JSON has no order, so no index.
 pub fn leaf_indexes(log_type: &LogType, leaf: &str) -> Vec<LeafIndex> {
     let indexed = log_type.table.indexed_columns.iter().map(|position| &log_type.columns[*position]);
-    let trees =
-        indexed.filter(|column| column.column_type != ColumnType::Json).map(|column| ("btree", column));
+    let trees = indexed
+        .filter(|column| column.column_type != ColumnType::Json)
+        .map(|column| ("btree", vec![column.name.clone()]));
+    let listed = log_type.postgres_indexes.iter().map(|columns| ("btree", columns.clone()));
     let time = &log_type.columns[log_type.timestamp_column];
-    let time = (!time.index).then_some(("brin", time));
-    let index = |(method, column): (&'static str, &Column)| LeafIndex {
-        name: joined(leaf, &format!("{}_idx", column.name)),
+    let time = (!time.index).then(|| ("brin", vec![time.name.clone()]));
+    let index = |(method, columns): (&'static str, Vec<String>)| LeafIndex {
+        name: joined(leaf, &format!("{}_idx", columns.join("_"))),
         method,
-        column: column.name.clone(),
+        columns,
     };
-    trees.chain(time).map(index).collect()
+    trees.chain(listed).chain(time).map(index).collect()
 }
 
 /// Everything about one type, for people to read and to run.
@@ -125,14 +136,15 @@ pub fn postgres(log_type: &LogType, schema: &str) -> String {
 }
 
 fn create_index(schema: &str, leaf: &str, index: &LeafIndex) -> String {
-    let LeafIndex { name, method, column } = index;
+    let LeafIndex { name, method, columns } = index;
     let leaf = qualified(schema, leaf);
-    // as `pipeline_build_indexes` does it
+    let columns: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
+    // as `pipeline_build_index` does it
     let options = if *method == "brin" { " WITH (pages_per_range = 32, autosummarize = on)" } else { "" };
     format!(
         "CREATE INDEX IF NOT EXISTS {} ON {leaf} USING {method} ({}){options};",
         quoted(name),
-        quoted(column)
+        columns.join(", ")
     )
 }
 
@@ -209,6 +221,10 @@ CREATE INDEX IF NOT EXISTS "dns_logs_default_timestamp_idx" ON "public"."dns_log
     #[test]
     fn names_say_the_day_fit_postgres_and_stay_different() {
         assert_eq!(day_leaf("firewall_logs", 19_737), "firewall_logs_20240115");
+        assert_eq!(day_of_leaf("firewall_logs", "firewall_logs_20240115"), Some(19_737));
+        for other in ["firewall_logs_default", "firewall_logs_20241301", "dns_logs_20240115", "20240115"] {
+            assert_eq!(day_of_leaf("firewall_logs", other), None, "{other}");
+        }
         let long = "a".repeat(63);
         let names: std::collections::BTreeSet<_> = [
             day_leaf(&long, 19_737),

@@ -80,6 +80,8 @@ pub struct LogType {
     pub program: Vec<Node>,
     /// The pairs that are accepted in any order.
     pub key_value: Option<KeyValue>,
+    /// Indexes of several columns that its leaves in Postgres have, by name.
+    pub postgres_indexes: Vec<Vec<String>>,
     /// The type's own tests.
     pub examples: Vec<Example>,
     /// The `[generate]` section.
@@ -129,6 +131,7 @@ impl LogType {
                 }
             }
         };
+        let postgres_indexes = postgres_indexes(&spec, &columns)?;
         let variants = variants(&spec, &columns)?;
         let key_value = match spec.format {
             Some(Format::KeyValue) => Some(KeyValue::try_new(&variants[0].parts, &mut slot_of)?),
@@ -166,6 +169,7 @@ impl LogType {
             variants,
             program,
             key_value,
+            postgres_indexes,
             examples: spec.examples,
             generate: spec.generate,
         })
@@ -206,6 +210,33 @@ fn columns(spec: &Spec, text: &str) -> Result<Vec<Column>, String> {
             })
         })
         .collect()
+}
+
+/// The indexes of several columns, none of them twice or of a column that cannot be in one.
+fn postgres_indexes(spec: &Spec, columns: &[Column]) -> Result<Vec<Vec<String>>, String> {
+    let indexes = &spec.postgres.indexes;
+    for (position, names) in indexes.iter().enumerate() {
+        let index = format!("postgres index [{}]", names.join(", "));
+        if names.len() < 2 {
+            return Err(format!("{index}: it has fewer than two columns; for one, set index = true there"));
+        }
+        for (number, name) in names.iter().enumerate() {
+            match columns.iter().find(|column| column.name == *name) {
+                None => return Err(format!("{index}: there is no column {name}")),
+                Some(column) if column.column_type == ColumnType::Json => {
+                    return Err(format!("{index}: {name} is JSON, which has no order"));
+                }
+                Some(_) if names[..number].contains(name) => {
+                    return Err(format!("{index}: {name} is there twice"));
+                }
+                Some(_) => {}
+            }
+        }
+        if indexes[..position].contains(names) {
+            return Err(format!("{index} is there twice"));
+        }
+    }
+    Ok(indexes.clone())
 }
 
 fn variants(spec: &Spec, columns: &[Column]) -> Result<Vec<Variant>, String> {

@@ -23,6 +23,9 @@ pub struct Spec {
     pub format: Option<Format>,
     /// Columns, in order.
     pub columns: toml::Table,
+    /// What only its table in Postgres has.
+    #[serde(default)]
+    pub postgres: PostgresSpec,
     /// Lines with the rows they must become: the type's own tests.
     #[serde(default)]
     pub examples: Vec<Example>,
@@ -72,6 +75,15 @@ pub struct ColumnSpec {
     /// What it holds.
     #[serde(default)]
     pub doc: String,
+}
+
+/// What the archive has no counterpart of.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresSpec {
+    /// Indexes of several columns, each a list of their names.
+    #[serde(default)]
+    pub indexes: Vec<Vec<String>>,
 }
 
 /// A line and the row it must become.

@@ -43,7 +43,13 @@ impl Connection {
         let tables: BTreeSet<String> = jobs.iter().map(|job| warehouse.table(&job.table.name)).collect();
         let lock: Vec<String> =
             tables.iter().map(|table| format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).collect();
-        self.execute(&format!("BEGIN; SET LOCAL lock_timeout = '60s'; {}", lock.join("; "))).await
+        // the ledger has to be seen as it is once the sources are locked, whatever is the database's default
+        self.execute(&format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = 0; {}",
+            lock.join("; ")
+        ))
+        .await
     }
 
     pub(super) async fn copy_job(

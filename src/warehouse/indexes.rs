@@ -3,7 +3,9 @@
 //! Invariants: killed at any moment it leaves no half-built index; who is in the way is left for the next time, and
 //! said. Deliberately absent: when to build, which the loader decides.
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use tokio_postgres::Client;
 
 use super::WarehouseError;
@@ -19,8 +21,6 @@ const LOCK_TIMEOUT_MILLIS: u32 = 1_000;
 pub enum Leaves<'a> {
     /// Every one.
     All,
-    /// Those of earlier days than this one, counted from 1970-01-01.
-    Before(i32),
     /// These, by name.
     Named(&'a [String]),
 }
@@ -34,49 +34,88 @@ pub struct IndexReport {
     pub busy: Vec<String>,
 }
 
-/// Builds the indexes that these leaves of the types' tables lack, a transaction per leaf.
+/// An index that a leaf lacks.
+#[derive(Debug)]
+pub(super) struct Missing {
+    leaf: String,
+    index: ddl::LeafIndex,
+}
+
+/// Builds the indexes that these leaves of the types' tables lack, a transaction for each, as many at once as there
+/// are clients.
 ///
-/// A build is a plain `CREATE INDEX`: loaders of that one leaf wait for it, readers do not. Two connections may
-/// build at once; they take different leaves.
+/// A build is a plain `CREATE INDEX`: loaders of that one leaf wait for it, readers do not. Two processes may build
+/// at once; they take different indexes.
 pub async fn build_indexes(
-    client: &Client,
+    clients: &[Client],
     schema: &str,
     types: &LogTypes,
     leaves: Leaves<'_>,
 ) -> Result<IndexReport, WarehouseError> {
-    let mut report = IndexReport::default();
-    for (leaf, indexes) in missing(client, schema, types, leaves).await? {
-        let list = |value: &dyn Fn(&ddl::LeafIndex) -> String| {
-            indexes.iter().map(value).collect::<Vec<_>>().join(", ")
-        };
-        let sql = format!(
-            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;
-             SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLIS};
-             SELECT {}({}, ARRAY[{}], ARRAY[{}], ARRAY[{}]) AS built",
-            qualified(schema, "pipeline_build_indexes"),
-            literal(&qualified(schema, &leaf)),
-            list(&|index| literal(&index.name)),
-            list(&|index| literal(index.method)),
-            list(&|index| literal(&index.column)),
-        );
-        let operation = format!("build the indexes of {schema}.{leaf}");
-        match rows(client, &sql).await.map_err(WarehouseError::of(operation)) {
-            Ok(rows) if rows.iter().any(|row| text(row, "built") == "t") => report.built.push(leaf),
-            Ok(_) => report.busy.push(leaf),
-            Err(error) if error.is_locked() => report.busy.push(leaf),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(report)
+    let Some(client) = clients.first() else { return Ok(IndexReport::default()) };
+    let missing = missing(client, schema, types, leaves).await?;
+    build(clients, schema, missing).await
 }
 
-/// Leaves with the indexes they lack, the oldest day of each table first.
-async fn missing(
+/// Builds these, the biggest leaves first, so that all clients end at about the same time.
+pub(super) async fn build(
+    clients: &[Client],
+    schema: &str,
+    missing: Vec<Missing>,
+) -> Result<IndexReport, WarehouseError> {
+    let leaves: BTreeSet<String> = missing.iter().map(|missing| missing.leaf.clone()).collect();
+    let missing = Mutex::new(missing.into_iter());
+    let busy = Mutex::new(BTreeSet::new());
+    let builds = join_all(clients.iter().map(async |client| {
+        loop {
+            let next = missing.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(Missing { leaf, index }) = next else { return Ok(()) };
+            // waiting for the same loader again would be in vain
+            let is_busy = busy.lock().unwrap_or_else(PoisonError::into_inner).contains(&leaf);
+            if !is_busy && !build_one(client, schema, &leaf, &index).await? {
+                busy.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf);
+            }
+        }
+    }));
+    builds.await.into_iter().collect::<Result<(), WarehouseError>>()?;
+    let busy = busy.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let built = leaves.difference(&busy).cloned().collect();
+    Ok(IndexReport { built, busy: busy.into_iter().collect() })
+}
+
+/// Whether the leaf has the index now; not if somebody is at the leaf.
+async fn build_one(
+    client: &Client,
+    schema: &str,
+    leaf: &str,
+    index: &ddl::LeafIndex,
+) -> Result<bool, WarehouseError> {
+    let columns: Vec<String> = index.columns.iter().map(|column| literal(column)).collect();
+    let sql = format!(
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;
+         SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLIS};
+         SELECT {}({}, {}, {}, ARRAY[{}]) AS built",
+        qualified(schema, "pipeline_build_index"),
+        literal(&qualified(schema, leaf)),
+        literal(&index.name),
+        literal(index.method),
+        columns.join(", "),
+    );
+    let operation = format!("build the indexes of {schema}.{leaf}");
+    match rows(client, &sql).await.map_err(WarehouseError::of(operation)) {
+        Ok(rows) => Ok(rows.iter().any(|row| text(row, "built") == "t")),
+        Err(error) if error.is_locked() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The indexes that leaves lack, those of the biggest leaf first.
+pub(super) async fn missing(
     client: &Client,
     schema: &str,
     types: &LogTypes,
     leaves: Leaves<'_>,
-) -> Result<Vec<(String, Vec<ddl::LeafIndex>)>, WarehouseError> {
+) -> Result<Vec<Missing>, WarehouseError> {
     let tables: Vec<_> = types.iter().map(|log_type| literal(&log_type.table.name)).collect();
     if tables.is_empty() {
         return Ok(Vec::new());
@@ -91,7 +130,7 @@ async fn missing(
          LEFT JOIN pg_index AS entry ON entry.indrelid = leaf.oid
          LEFT JOIN pg_class AS index ON index.oid = entry.indexrelid
          WHERE namespace.nspname = {}
-         GROUP BY parent.relname, leaf.relname ORDER BY parent.relname, leaf.relname",
+         GROUP BY parent.relname, leaf.relname, leaf.oid ORDER BY pg_relation_size(leaf.oid) DESC, leaf.relname",
         tables.join(", "),
         literal(schema)
     );
@@ -103,25 +142,14 @@ async fn missing(
         let Some(log_type) = types.iter().find(|log_type| log_type.table.name == table) else { continue };
         let chosen = match leaves {
             Leaves::All => true,
-            // names end with the date, so those of one table are in its order
-            Leaves::Before(day) => {
-                leaf == ddl::default_leaf(&table) || date_of(&leaf) < date_of(&ddl::day_leaf(&table, day))
-            }
             Leaves::Named(names) => names.contains(&leaf),
         };
         let present: BTreeSet<String> = serde_json::from_str(&text(row, "indexes")).unwrap_or_default();
-        let lacking: Vec<_> = ddl::leaf_indexes(log_type, &leaf)
-            .into_iter()
-            .filter(|index| !present.contains(&index.name))
-            .collect();
-        if chosen && !lacking.is_empty() {
-            missing.push((leaf, lacking));
+        if chosen {
+            let lacking = ddl::leaf_indexes(log_type, &leaf).into_iter();
+            let lacking = lacking.filter(|index| !present.contains(&index.name));
+            missing.extend(lacking.map(|index| Missing { leaf: leaf.clone(), index }));
         }
     }
     Ok(missing)
-}
-
-/// The date at the end of a leaf's name.
-fn date_of(leaf: &str) -> &str {
-    leaf.rsplit('_').next().unwrap_or_default()
 }

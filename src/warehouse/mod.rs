@@ -12,6 +12,7 @@ mod kept;
 mod leaves;
 mod ledger;
 mod loader;
+mod moved;
 mod read;
 mod schema;
 mod state;
@@ -24,6 +25,7 @@ pub use error::WarehouseError;
 pub use indexes::{IndexReport, Leaves, build_indexes};
 pub use leaves::ensure_days;
 pub use loader::{Loaded, Loader};
+pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -82,8 +84,12 @@ impl Warehouse {
     }
 
     /// Builds the indexes that leaves lack: of all, or only of those that were not written to for `silent`, or
-    /// that have been without for `overdue`.
-    pub async fn build_indexes(&self, which: Unindexed) -> Result<IndexReport, WarehouseError> {
+    /// that have been without for `overdue`; over so many connections.
+    pub async fn build_indexes(
+        &self,
+        which: Unindexed,
+        connections: usize,
+    ) -> Result<IndexReport, WarehouseError> {
         let names: Vec<String> = match which {
             Unindexed::All => Vec::new(),
             Unindexed::Quiet { silent, overdue } => {
@@ -104,8 +110,12 @@ impl Warehouse {
             Unindexed::Quiet { .. } if names.is_empty() => return Ok(IndexReport::default()),
             Unindexed::Quiet { .. } => Leaves::Named(&names),
         };
-        let client = self.config.connect().await?;
-        let report = build_indexes(&client, &self.schema, &self.types, leaves).await?;
+        let mut clients = vec![self.config.connect().await?];
+        let missing = indexes::missing(&clients[0], &self.schema, &self.types, leaves).await?;
+        for _ in 1..connections.min(missing.len()) {
+            clients.push(self.config.connect().await?);
+        }
+        let report = indexes::build(&clients, &self.schema, missing).await?;
         let busy: HashSet<&String> = report.busy.iter().collect();
         self.leaves().unindexed.retain(|leaf, _| {
             busy.contains(leaf) || matches!(which, Unindexed::Quiet { .. }) && !names.contains(leaf)

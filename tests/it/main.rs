@@ -15,6 +15,7 @@ mod copy;
 mod damage;
 mod doctor;
 mod exactly_once;
+mod export;
 mod lake_readers;
 mod object_store;
 mod postgres;

@@ -1,4 +1,5 @@
 //! Leaves by day, made while others load and read; their indexes, built whatever is killed.
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -134,23 +135,18 @@ async fn indexes_come_to_leaves_and_half_built_ones_are_built_again() {
     database.try_sql(concurrent).unwrap_err();
     let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
     assert_eq!(database.sql(invalid), "1");
-    let before = Leaves::Before(DAY + 1);
+    let of_day = ["auth_logs", "dns_logs", "firewall_logs"].map(|table| format!("{table}_20240115"));
     let named = ["firewall_logs_20240116".to_owned()];
-    let builds = join_all([before, before, Leaves::Named(&named)].map(|leaves| {
+    let builds = join_all([&of_day[..], &of_day[..], &named[..]].map(|names| {
         let (url, types) = (database.url(), types.clone());
-        let leaves = match leaves {
-            Leaves::Named(_) => None,
-            _ => Some(DAY + 1),
-        };
-        let named = named.clone();
         async move {
-            let client = connect(&url).await;
-            let leaves = leaves.map_or(Leaves::Named(&named), Leaves::Before);
-            build_indexes(&client, "public", &types, leaves).await.unwrap()
+            let clients = [connect(&url).await, connect(&url).await];
+            build_indexes(&clients, "public", &types, Leaves::Named(names)).await.unwrap()
         }
     }));
     assert!(builds.await.iter().any(|report| report.built.contains(&named[0])));
-    let report = build_indexes(&client, "public", &types, before).await.unwrap();
+    let report =
+        build_indexes(slice::from_ref(&client), "public", &types, Leaves::Named(&of_day)).await.unwrap();
     assert_eq!(report, IndexReport::default(), "nothing is left to do");
     assert_eq!(database.sql(invalid), "0");
     let of_day = "SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'dns_logs_20240115'";
@@ -173,11 +169,11 @@ async fn a_leaf_that_a_loader_is_at_is_left_for_later() {
         .batch_execute(&format!("BEGIN; {}", insert("tiny_logs_20240115", "2024-01-15T00:00Z")))
         .await
         .unwrap();
-    let report = build_indexes(&builder, "public", &types, Leaves::All).await.unwrap();
+    let report = build_indexes(slice::from_ref(&builder), "public", &types, Leaves::All).await.unwrap();
     assert_eq!(report.busy, ["tiny_logs_20240115"]);
     assert_eq!(report.built, ["tiny_logs_20240116", "tiny_logs_default"]);
     loader.batch_execute("COMMIT").await.unwrap();
-    let report = build_indexes(&builder, "public", &types, Leaves::All).await.unwrap();
+    let report = build_indexes(slice::from_ref(&builder), "public", &types, Leaves::All).await.unwrap();
     assert_eq!((report.busy.len(), report.built), (0, vec!["tiny_logs_20240115".to_owned()]));
 }
 
@@ -191,7 +187,7 @@ async fn a_text_too_long_for_a_tree_gets_its_leaf_a_hash() {
         "INSERT INTO tiny_logs SELECT '1999-01-01', string_agg(md5(n::text), ''), 1, 2, 3 FROM generate_series(1, 500) AS n",
     );
     let client = connect(&database.url()).await;
-    build_indexes(&client, "public", &types, Leaves::All).await.unwrap();
+    build_indexes(slice::from_ref(&client), "public", &types, Leaves::All).await.unwrap();
     let method =
         "SELECT indexdef FROM pg_indexes WHERE tablename = 'tiny_logs_default' AND indexname LIKE '%user%'";
     let definition = database.sql(method);
