@@ -10,7 +10,7 @@ use arrow::datatypes::{Field, Int32Type, Int64Type, SchemaRef, TimestampMicrosec
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
-use super::{ArchiveError, Holdings};
+use super::{ArchiveError, Holdings, LineFilter};
 use crate::lake::LakeError;
 use crate::ledger::{self, BLANKS, REJECTS};
 use crate::log_type::LogType;
@@ -19,54 +19,6 @@ use crate::model::{ChunkRecord, LineEnding, TypeBatch};
 
 /// Source bytes of the chunks that are read at once: each batch looks through every file that may hold rows of it.
 const BATCH_BYTES: u64 = 32 << 20;
-
-/// Which lines are wanted. All conditions must hold; without any, all lines are.
-#[derive(Debug, Clone, Default)]
-pub struct LineFilter {
-    /// Log types; `rejects` and `blanks` name the lines that became no rows.
-    pub types: Option<BTreeSet<String>>,
-    /// Event times in microseconds since the epoch, from the first to before the second. Only rows have one.
-    pub times: Option<(i64, i64)>,
-}
-
-impl LineFilter {
-    /// Whether there is no condition.
-    #[must_use]
-    pub fn wants_all(&self) -> bool {
-        self.types.is_none() && self.times.is_none()
-    }
-
-    fn wants_table(&self, table: &str) -> bool {
-        self.types.as_ref().is_none_or(|types| types.contains(table))
-    }
-
-    /// Whether the chunk may hold a line that is wanted.
-    fn may_be_in(&self, record: &ChunkRecord) -> bool {
-        let rows = record.types.iter().filter(|(_, of_type)| of_type.rows > 0).map(|(name, _)| name.as_str());
-        let is_in_time = self.times.is_none_or(|(from, to)| {
-            record.time_range.is_some_and(|(first, last)| first < to && from <= last)
-        });
-        let rejects = (record.num_rejects > 0 || record.piece.is_some()).then_some("rejects");
-        let blanks = (record.num_blanks > 0).then_some("blanks");
-        let kept = rejects.into_iter().chain(blanks);
-        is_in_time && rows.chain(kept).any(|table| self.wants_table(table))
-    }
-
-    /// Which rows of a table are wanted, by their event time.
-    fn wanted_rows(&self, log_type: &LogType, rows: &RecordBatch) -> Vec<bool> {
-        if !self.wants_table(log_type.name()) {
-            return vec![false; rows.num_rows()];
-        }
-        let Some((from, to)) = self.times else { return vec![true; rows.num_rows()] };
-        let column = &log_type.table.schema.fields()[log_type.table.timestamp_column];
-        let times = rows.column_by_name(column.name());
-        let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        match times {
-            Some(times) => times.iter().map(|time| time.is_some_and(|t| from <= t && t < to)).collect(),
-            None => vec![false; rows.num_rows()],
-        }
-    }
-}
 
 /// Rebuilds every chunk of `records`, in their order, and gives it to `visit`, with whether it is what was read.
 pub async fn each_chunk<'a>(
@@ -130,8 +82,8 @@ pub async fn read_chunks<'a>(
     holdings: &dyn Holdings,
     records: &[&'a ChunkRecord],
 ) -> Result<Vec<StoredChunk<'a>>, ArchiveError> {
-    let filter = LineFilter::default();
-    let mut content = Content { holdings, filter: &filter, types: HashMap::new() };
+    let filter = &LineFilter::default();
+    let mut content = Content { holdings, filter, types: HashMap::new() };
     let mut stored = BTreeMap::new();
     let lines = content.lines(records, Some(&mut stored)).await?;
     let kept = |table: &str, schema: SchemaRef, id: i64| {
@@ -140,7 +92,7 @@ pub async fn read_chunks<'a>(
     };
     let mut chunks = Vec::with_capacity(records.len());
     for (record, lines) in records.iter().zip(lines) {
-        let (bytes, _) = lines.into_bytes(record);
+        let (bytes, _all) = lines.into_bytes(record);
         let mut types = Vec::with_capacity(record.types.len());
         for (name, of_type) in &record.types {
             let table = Arc::clone(&content.types[&of_type.hash].table);

@@ -15,11 +15,13 @@ use crate::warehouse::WarehouseError;
 
 mod content;
 mod holdings;
+mod line_filter;
 mod restore;
 mod verify;
 
-pub use content::{LineFilter, StoredChunk, each_chunk, read_chunks};
+pub use content::{StoredChunk, each_chunk, read_chunks};
 pub use holdings::{Holdings, OfArchive};
+pub use line_filter::LineFilter;
 pub use restore::{RestoredFile, restore};
 pub use verify::{Checks, GivenFile, Report, SourceReport, verify};
 

@@ -23,10 +23,10 @@ mod compact;
 pub(super) enum ArchiveCommand {
     /// List the tables: files, bytes, rows, bytes per line, days
     List(ListArgs),
-    /// Copy sealed days from Postgres, prove them, and drop them there if asked to
-    Export(ExportArgs),
     /// Make few large files of many small ones, beside readers and writers
     Compact(compact::CompactArgs),
+    /// Copy sealed days from Postgres, prove them, and drop them there if asked to
+    Export(ExportArgs),
     /// Write the sources back as files, byte for byte (compressed ones decompressed)
     Restore(RestoreArgs),
 }
@@ -97,8 +97,8 @@ impl RestoreArgs {
 pub(super) async fn run(command: ArchiveCommand, global: &Global) -> anyhow::Result<Exit> {
     match command {
         ArchiveCommand::List(args) => list(&args).await,
-        ArchiveCommand::Export(args) => super::export::run(&args, global).await,
         ArchiveCommand::Compact(args) => compact::run(&args, global).await,
+        ArchiveCommand::Export(args) => super::export::run(&args, global).await,
         ArchiveCommand::Restore(args) => write_back(&args, global).await,
     }
 }
@@ -165,12 +165,6 @@ fn num_rows(table: &TableSnapshot) -> u64 {
     table.files.iter().map(|file| file.num_rows).sum()
 }
 
-/// A day, counted from 1970-01-01, as people write it.
-pub(super) fn day_text(day: i32) -> String {
-    let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 /// Bytes of its files per row; a row is a line.
 fn bytes_per_line(table: &TableSnapshot) -> Option<f64> {
     (num_rows(table) > 0).then(|| len_bytes(table) as f64 / num_rows(table) as f64)
@@ -179,6 +173,12 @@ fn bytes_per_line(table: &TableSnapshot) -> Option<f64> {
 /// Distinct days of its partitions.
 fn num_days(table: &TableSnapshot) -> usize {
     table.files.iter().filter_map(|file| file.day).collect::<BTreeSet<_>>().len()
+}
+
+/// A day, counted from 1970-01-01, as people write it.
+pub(super) fn day_text(day: i32) -> String {
+    let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// First and last day of its partitions.
