@@ -2,6 +2,8 @@
 //!
 //! Each answer is by a new session, so that it pays for footers too. CPU is this process's: it should do nothing else.
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -9,7 +11,6 @@ use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
 use super::counting_store::CountingStore;
-use super::halves::bytes_below;
 use super::process::{ProcStat, mean_cpu_seconds};
 use super::{BenchError, Question};
 use crate::lake::Archive;
@@ -46,7 +47,7 @@ pub struct AnswerUse {
 }
 
 /// Looks at the archive in this folder.
-pub async fn archive_size(folder: &std::path::Path) -> Result<ArchiveSize, BenchError> {
+pub async fn archive_size(folder: &Path) -> Result<ArchiveSize, BenchError> {
     let tables = Archive::open(&folder.to_string_lossy()).await?.tables().await?;
     let ledger = tables.iter().find(|table| table.name == CHUNKS);
     Ok(ArchiveSize {
@@ -97,4 +98,16 @@ fn own_cpu_seconds() -> Result<f64, BenchError> {
         of: "this program",
         remedy: "the system must have a /proc with process times",
     })
+}
+
+/// Bytes of all files below a folder.
+fn bytes_below(folder: &Path) -> Result<u64, BenchError> {
+    let fail = || BenchError::io(format!("list {}", folder.display()));
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).map_err(fail())? {
+        let entry = entry.map_err(fail())?;
+        let found = entry.metadata().map_err(fail())?;
+        bytes += if found.is_dir() { bytes_below(&entry.path())? } else { found.len() };
+    }
+    Ok(bytes)
 }

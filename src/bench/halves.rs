@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -105,16 +105,4 @@ impl Drop for HalvesRun {
         // a folder of temporary files that stays is no reason to fail
         let _removed = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// Bytes of all files below a folder.
-pub(super) fn bytes_below(folder: &Path) -> Result<u64, BenchError> {
-    let fail = || BenchError::io(format!("list {}", folder.display()));
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder).map_err(fail())? {
-        let entry = entry.map_err(fail())?;
-        let found = entry.metadata().map_err(fail())?;
-        bytes += if found.is_dir() { bytes_below(&entry.path())? } else { found.len() };
-    }
-    Ok(bytes)
 }
