@@ -4,7 +4,7 @@
 //! Deliberately absent: settings that are not flags.
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Command};
+use clap::{Arg, ArgAction, Command};
 use thiserror::Error;
 
 /// The file, unless `PIPELINE_CONFIG` names another.
@@ -36,14 +36,25 @@ pub fn apply(command: Command) -> Result<Command, ConfigError> {
 
 /// `--chunk-size` is also `PIPELINE_CHUNK_SIZE`.
 fn with_variables(command: Command) -> Command {
-    let command = command.mut_args(|arg| match arg.get_long() {
+    let command = command.mut_args(|arg| match key_of(&arg).as_deref() {
         Some("help" | "version") | None => arg,
-        Some(long) => {
-            let variable = format!("PIPELINE_{}", long.replace('-', "_").to_uppercase());
+        Some(key) => {
+            let variable = format!("PIPELINE_{}", key.replace('-', "_").to_uppercase());
             arg.env(variable).hide_env(true)
         }
     });
     command.mut_subcommands(with_variables)
+}
+
+/// What a flag is called elsewhere: its long name. A `--from` that is a time is `from-time`, for `from` is the place
+/// that `query` reads, and nobody who sets that means a time.
+fn key_of(arg: &Arg) -> Option<String> {
+    let long = arg.get_long()?;
+    let is_time = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "TIME"));
+    Some(match long {
+        "from" | "to" if is_time => format!("{long}-time"),
+        long => long.to_owned(),
+    })
 }
 
 /// `chunk-size = "2MiB"` at the top is for every command that has the flag, under `[run]` for that command.
@@ -81,10 +92,12 @@ fn with_settings(mut command: Command, settings: &toml::Table, path: &Path) -> R
 fn with_default(command: Command, key: &str, values: &[String]) -> (Command, bool) {
     let mut found = false;
     let command = command.mut_args(|arg| {
-        if arg.get_long() != Some(key) {
+        if key_of(&arg).as_deref() != Some(key) {
             return arg;
         }
         found = true;
+        // `--help` would show it, and a URL may hold a password
+        let arg = arg.hide_default_value(true);
         match arg.get_action() {
             ArgAction::Append => arg.default_values(values.to_vec()),
             _ => arg.default_value(values.join(",")),
@@ -114,8 +127,6 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Arg;
-
     use super::*;
 
     fn command() -> Command {
@@ -140,6 +151,15 @@ mod tests {
     }
 
     #[test]
+    fn help_does_not_show_what_the_file_says() {
+        let settings = toml::from_str("[run]\nchunk-size = \"hunter2\"").unwrap();
+        let command = with_settings(command(), &settings, Path::new("pipeline.toml")).unwrap();
+        let asked = command.try_get_matches_from(["pipeline", "run", "--help"]).unwrap_err();
+        let help = asked.to_string();
+        assert!(help.contains("--chunk-size") && !help.contains("hunter2"), "{help}");
+    }
+
+    #[test]
     fn an_unknown_setting_is_an_error_that_names_it() {
         for settings in ["chunksize = 1", "[run]\nsize = 1", "[reed]\nchunk-size = \"1\""] {
             let error =
@@ -147,5 +167,12 @@ mod tests {
             let message = error.unwrap_err().to_string();
             assert!(message.starts_with("pipeline.toml: "), "{message}");
         }
+    }
+
+    #[test]
+    fn a_time_and_a_place_of_the_same_flag_are_two_settings() {
+        let from = |value: &'static str| Arg::new("from").long("from").value_name(value);
+        assert_eq!(key_of(&from("URL")).unwrap(), "from");
+        assert_eq!(key_of(&from("TIME")).unwrap(), "from-time");
     }
 }

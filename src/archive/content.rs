@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
-use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::compute::{cast, interleave};
+use arrow::datatypes::{Field, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
@@ -20,21 +20,92 @@ use crate::model::{ChunkRecord, LineEnding, TypeBatch};
 /// Source bytes of the chunks that are read at once: each batch looks through every file that may hold rows of it.
 const BATCH_BYTES: u64 = 32 << 20;
 
+/// Which lines are wanted. All conditions must hold; without any, all lines are.
+#[derive(Debug, Clone, Default)]
+pub struct LineFilter {
+    /// Log types; `rejects` and `blanks` name the lines that became no rows.
+    pub types: Option<BTreeSet<String>>,
+    /// Event times in microseconds since the epoch, from the first to before the second. Only rows have one.
+    pub times: Option<(i64, i64)>,
+}
+
+impl LineFilter {
+    /// Whether there is no condition.
+    #[must_use]
+    pub fn wants_all(&self) -> bool {
+        self.types.is_none() && self.times.is_none()
+    }
+
+    fn wants_table(&self, table: &str) -> bool {
+        self.types.as_ref().is_none_or(|types| types.contains(table))
+    }
+
+    /// Whether the chunk may hold a line that is wanted.
+    fn may_be_in(&self, record: &ChunkRecord) -> bool {
+        let rows = record.types.iter().filter(|(_, of_type)| of_type.rows > 0).map(|(name, _)| name.as_str());
+        let is_in_time = self.times.is_none_or(|(from, to)| {
+            record.time_range.is_some_and(|(first, last)| first < to && from <= last)
+        });
+        let rejects = (record.num_rejects > 0 || record.piece.is_some()).then_some("rejects");
+        let blanks = (record.num_blanks > 0).then_some("blanks");
+        let kept = rejects.into_iter().chain(blanks);
+        is_in_time && rows.chain(kept).any(|table| self.wants_table(table))
+    }
+
+    /// Which rows of a table are wanted, by their event time.
+    fn wanted_rows(&self, log_type: &LogType, rows: &RecordBatch) -> Vec<bool> {
+        if !self.wants_table(log_type.name()) {
+            return vec![false; rows.num_rows()];
+        }
+        let Some((from, to)) = self.times else { return vec![true; rows.num_rows()] };
+        let column = &log_type.table.schema.fields()[log_type.table.timestamp_column];
+        let times = rows.column_by_name(column.name());
+        let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        match times {
+            Some(times) => times.iter().map(|time| time.is_some_and(|t| from <= t && t < to)).collect(),
+            None => vec![false; rows.num_rows()],
+        }
+    }
+}
+
 /// Rebuilds every chunk of `records`, in their order, and gives it to `visit`, with whether it is what was read.
 pub async fn each_chunk<'a>(
     holdings: &dyn Holdings,
     records: &[&'a ChunkRecord],
+    visit: impl FnMut(&'a ChunkRecord, &[u8], bool) -> Result<(), ArchiveError>,
+) -> Result<(), ArchiveError> {
+    each_chunk_of(holdings, records, &LineFilter::default(), visit).await
+}
+
+/// The same of the chunks that hold lines that are wanted, which are all that `visit` gets; each chunk is put together
+/// and compared as a whole nonetheless.
+pub(super) async fn each_chunk_of<'a>(
+    holdings: &dyn Holdings,
+    records: &[&'a ChunkRecord],
+    filter: &LineFilter,
     mut visit: impl FnMut(&'a ChunkRecord, &[u8], bool) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
-    let mut content = Content { holdings, types: HashMap::new() };
+    let wanted: Vec<_>;
+    let records = match filter.wants_all() {
+        true => records,
+        false => {
+            wanted = records.iter().copied().filter(|record| filter.may_be_in(record)).collect();
+            &wanted[..]
+        }
+    };
+    let mut content = Content { holdings, filter, types: HashMap::new() };
     let mut rest = records;
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at(batch_len(rest));
         rest = behind;
         for (record, lines) in batch.iter().zip(content.lines(batch, None).await?) {
-            let bytes = lines.into_bytes(record);
+            let (bytes, wanted) = lines.into_bytes(record);
             let is_same = *Sha256::digest(&bytes) == record.content_sha256;
-            visit(record, &bytes, is_same)?;
+            match wanted {
+                None => visit(record, &bytes, is_same)?,
+                Some(wanted) if wanted.is_empty() && is_same => {}
+                Some(wanted) => visit(record, &wanted, is_same)?,
+            }
         }
     }
     Ok(())
@@ -59,7 +130,8 @@ pub async fn read_chunks<'a>(
     holdings: &dyn Holdings,
     records: &[&'a ChunkRecord],
 ) -> Result<Vec<StoredChunk<'a>>, ArchiveError> {
-    let mut content = Content { holdings, types: HashMap::new() };
+    let filter = LineFilter::default();
+    let mut content = Content { holdings, filter: &filter, types: HashMap::new() };
     let mut stored = BTreeMap::new();
     let lines = content.lines(records, Some(&mut stored)).await?;
     let kept = |table: &str, schema: SchemaRef, id: i64| {
@@ -68,12 +140,12 @@ pub async fn read_chunks<'a>(
     };
     let mut chunks = Vec::with_capacity(records.len());
     for (record, lines) in records.iter().zip(lines) {
-        let bytes = lines.into_bytes(record);
+        let (bytes, _) = lines.into_bytes(record);
         let mut types = Vec::with_capacity(record.types.len());
         for (name, of_type) in &record.types {
             let table = Arc::clone(&content.types[&of_type.hash].table);
             let rows = stored.get(name).map_or(&[][..], Vec::as_slice);
-            let batch = rows_of_chunk(rows, record.chunk_id, &plain(&table.schema))?;
+            let batch = rows_of_chunk(rows, record.chunk_id, &table.schema)?;
             types.push(TypeBatch { table, batch });
         }
         chunks.push(StoredChunk {
@@ -90,7 +162,8 @@ pub async fn read_chunks<'a>(
     Ok(chunks)
 }
 
-/// The rows of one chunk, in line order, with the columns of `schema`; one that is not stored is null.
+/// The rows of one chunk, in line order, with the columns of `schema` (what is stored plain may be a dictionary there);
+/// one that is not stored is null.
 fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<RecordBatch, ArchiveError> {
     let only = HashMap::from([(id, 0)]);
     let mut of_chunk: Vec<(i32, usize, usize)> = Vec::new();
@@ -105,7 +178,7 @@ fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<Re
             .map(|batch| batch.column_by_name(field.name()).map(|column| &**column as &dyn Array))
             .collect();
         match columns.filter(|columns| !columns.is_empty()) {
-            Some(columns) => interleave(&columns, &picked),
+            Some(columns) => cast(&interleave(&columns, &picked)?, field.data_type()),
             None => Ok(new_null_array(field.data_type(), picked.len())),
         }
     };
@@ -115,15 +188,6 @@ fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<Re
         let (location, reason) = ("the rows of a chunk".to_owned(), cause.to_string());
         LakeError::Corrupt { location, reason }.into()
     })
-}
-
-/// As it is stored: without dictionaries, and without a value where one is not known.
-fn plain(schema: &Schema) -> SchemaRef {
-    let plain = |field: &Arc<Field>| match field.data_type() {
-        DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), true),
-        other => Field::new(field.name(), other.clone(), true),
-    };
-    Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>()))
 }
 
 /// How many of `records` make a batch; at least one.
@@ -137,6 +201,7 @@ fn batch_len(records: &[&ChunkRecord]) -> usize {
 
 struct Content<'a> {
     holdings: &'a dyn Holdings,
+    filter: &'a LineFilter,
     /// Every version of a type that rows were read with, by hash.
     types: HashMap<String, LogType>,
 }
@@ -166,11 +231,12 @@ impl Content<'_> {
             for rows in self.holdings.rows(name, &chunk_ids, time_range).await? {
                 for hash in &hashes {
                     let renderer = Renderer::try_new(&self.types[*hash], &rows)?;
+                    let wanted = self.filter.wanted_rows(&self.types[*hash], &rows);
                     let is_read_with =
                         |record: &ChunkRecord| record.types.get(name).is_some_and(|of| of.hash == **hash);
                     for (row, line, position) in places(&rows, &positions) {
                         if is_read_with(batch[position]) {
-                            lines[position].push(line, |out| renderer.line(row, out));
+                            lines[position].push(line, wanted[row], |out| renderer.line(row, out));
                         }
                     }
                 }
@@ -184,11 +250,12 @@ impl Content<'_> {
             (BLANKS, batch.iter().any(|record| record.num_blanks > 0)),
         ] {
             let kept = if is_held { self.holdings.rows(table, &chunk_ids, None).await? } else { Vec::new() };
+            let is_wanted = self.filter.wants_table(table) && self.filter.times.is_none();
             for rows in kept {
                 let bytes = rows.column_by_name("bytes").and_then(|column| column.as_binary_opt::<i32>());
                 let bytes = bytes.ok_or_else(|| lacks(table, "bytes"))?;
                 for (row, line, position) in places(&rows, &positions) {
-                    lines[position].push(line, |out| {
+                    lines[position].push(line, is_wanted, |out| {
                         out.extend_from_slice(bytes.value(row));
                         true
                     });
@@ -240,27 +307,34 @@ struct Place {
     end: usize,
     /// The bytes are kept ones, which hold their own carriage return.
     is_kept: bool,
+    is_wanted: bool,
 }
 
 impl Lines {
     /// `write` appends the line and says whether its bytes are kept ones.
-    fn push(&mut self, line: i32, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    fn push(&mut self, line: i32, is_wanted: bool, write: impl FnOnce(&mut Vec<u8>) -> bool) {
         let start = self.text.len();
         let is_kept = write(&mut self.text);
-        self.places.push(Place { line, start, end: self.text.len(), is_kept });
+        self.places.push(Place { line, start, end: self.text.len(), is_kept, is_wanted });
     }
 
-    fn into_bytes(mut self, record: &ChunkRecord) -> Vec<u8> {
+    /// The chunk's bytes, and those of the lines that are wanted, unless all are.
+    fn into_bytes(mut self, record: &ChunkRecord) -> (Vec<u8>, Option<Vec<u8>>) {
         self.places.sort_unstable_by_key(|place| place.line);
         let mut bytes = Vec::with_capacity(record.range.len_bytes() as usize);
+        let mut wanted = self.places.iter().any(|place| !place.is_wanted).then(Vec::new);
         let last = self.places.len().saturating_sub(1);
         for (index, place) in self.places.iter().enumerate() {
+            let start = bytes.len();
             bytes.extend_from_slice(&self.text[place.start..place.end]);
             if index < last || record.final_newline {
                 let is_crlf = record.line_ending == LineEnding::CrLf && !place.is_kept;
                 bytes.extend_from_slice(if is_crlf { b"\r\n" } else { b"\n" });
             }
+            if let Some(wanted) = wanted.as_mut().filter(|_| place.is_wanted) {
+                wanted.extend_from_slice(&bytes[start..]);
+            }
         }
-        bytes
+        (bytes, wanted)
     }
 }

@@ -2,20 +2,26 @@
 //!
 //! Tables are named as the ledger names them: a log type, `rejects` or `blanks`. Deliberately absent: writing.
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use super::ArchiveError;
-use crate::lake::{Archive, TableSnapshot};
+use crate::lake::{Archive, Damage, TableSnapshot};
 use crate::model::{ChunkRecord, Ledger};
 use crate::warehouse::Warehouse;
 
 /// Something that holds rows and the ledger of them.
 #[async_trait]
 pub trait Holdings: Sync {
+    /// Looks whether what is stored is what was committed. Files that are not are left out of what the other methods
+    /// read from then on.
+    async fn audit(&self) -> Result<Vec<Damage>, ArchiveError> {
+        Ok(Vec::new())
+    }
+
     /// Every committed chunk, by source and first byte.
     async fn records(&self) -> Result<Vec<ChunkRecord>, ArchiveError>;
 
@@ -51,17 +57,24 @@ pub trait Holdings: Sync {
 pub struct OfArchive<'a> {
     archive: &'a Archive,
     tables: OnceCell<BTreeMap<String, TableSnapshot>>,
+    /// Paths of files that are missing or changed, once that was looked at.
+    damaged: OnceLock<HashSet<String>>,
 }
 
 impl<'a> OfArchive<'a> {
     /// Looks at nothing yet.
     pub fn new(archive: &'a Archive) -> Self {
-        Self { archive, tables: OnceCell::new() }
+        Self { archive, tables: OnceCell::new(), damaged: OnceLock::new() }
     }
 
     async fn snapshots(&self) -> Result<&BTreeMap<String, TableSnapshot>, ArchiveError> {
         let read = async {
-            let tables = self.archive.tables().await?;
+            let mut tables = self.archive.tables().await?;
+            if let Some(damaged) = self.damaged.get() {
+                for table in &mut tables {
+                    table.files.retain(|file| !damaged.contains(&file.path));
+                }
+            }
             Ok(tables.into_iter().map(|table| (table.name.clone(), table)).collect())
         };
         self.tables.get_or_try_init(|| read).await
@@ -70,6 +83,16 @@ impl<'a> OfArchive<'a> {
 
 #[async_trait]
 impl Holdings for OfArchive<'_> {
+    async fn audit(&self) -> Result<Vec<Damage>, ArchiveError> {
+        let damage = self.archive.audit().await?;
+        let paths = damage.iter().filter_map(|damage| match damage {
+            Damage::Missing { path } | Damage::Changed { path } => Some(path.clone()),
+            _ => None,
+        });
+        self.damaged.get_or_init(|| paths.collect());
+        Ok(damage)
+    }
+
     async fn records(&self) -> Result<Vec<ChunkRecord>, ArchiveError> {
         Ok(self.archive.records().await?)
     }

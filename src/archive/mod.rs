@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::lake::LakeError;
+use crate::lake::{Damage, LakeError};
 use crate::log_type::LogTypeError;
 use crate::log_type::render::RenderError;
 use crate::model::{ChunkRecord, Source};
@@ -18,7 +18,7 @@ mod holdings;
 mod restore;
 mod verify;
 
-pub use content::{StoredChunk, each_chunk, read_chunks};
+pub use content::{LineFilter, StoredChunk, each_chunk, read_chunks};
 pub use holdings::{Holdings, OfArchive};
 pub use restore::{RestoredFile, restore};
 pub use verify::{Checks, GivenFile, Report, SourceReport, verify};
@@ -117,6 +117,8 @@ pub enum Finding {
     },
     /// Nothing of the file is in the archive.
     NotArchived,
+    /// A data file or an entry of the ledger is not as it was committed.
+    Damage(Damage),
 }
 
 impl fmt::Display for Finding {
@@ -151,6 +153,7 @@ impl fmt::Display for Finding {
             }
             Self::Unread { len_bytes } => write!(out, "{len_bytes} bytes are not archived yet; run again"),
             Self::NotArchived => write!(out, "nothing of it is archived; run on it"),
+            Self::Damage(damage) => damage.fmt(out),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
-use super::{ArchiveError, Finding, OfArchive, SourceChunks, content};
+use super::{ArchiveError, Finding, LineFilter, OfArchive, SourceChunks, content};
 use crate::lake::Archive;
 use crate::model::Source;
 
@@ -25,12 +25,14 @@ pub struct RestoredFile {
     pub findings: Vec<Finding>,
 }
 
-/// Writes every source that `is_wanted` below `out`, at its path relative to the folder that all of them share.
+/// Writes every source that `is_wanted` below `out`, at its path relative to the folder that all of them share: all of
+/// its lines, or those that `filter` wants, one after the other; a source without such a line is left out.
 /// Nothing is written when a file is there already, unless `force`.
 pub async fn restore(
     archive: &Archive,
     out: &Path,
     force: bool,
+    filter: &LineFilter,
     is_wanted: impl Fn(&Source) -> bool,
 ) -> Result<Vec<RestoredFile>, ArchiveError> {
     let holdings = OfArchive::new(archive);
@@ -54,7 +56,7 @@ pub async fn restore(
     let whole = sources.iter().zip(&files).filter(|(_, file)| file.findings.is_empty());
     let records: Vec<_> = whole.flat_map(|(of, _)| &of.chunks).collect();
     let mut current: Option<(usize, PartialFile)> = None;
-    content::each_chunk(&holdings, &records, |record, bytes, is_same| {
+    content::each_chunk_of(&holdings, &records, filter, |record, bytes, is_same| {
         let position = positions[&record.range.source_id];
         if let Some((_, partial)) = current.take_if(|(open, _)| *open != position) {
             partial.finish()?;
@@ -76,6 +78,9 @@ pub async fn restore(
     .await?;
     if let Some((_, partial)) = current {
         partial.finish()?;
+    }
+    if !filter.wants_all() {
+        files.retain(|file| file.len_bytes > 0 || !file.findings.is_empty());
     }
     Ok(files)
 }

@@ -1,6 +1,7 @@
 //! Proves that nothing is lost and nothing is there twice.
 //!
-//! By the ledger alone at first: ranges follow each other from the first byte, lines are rows + rejects + blanks.
+//! First that an archive's files are those that were committed, by their hashes. Then by the ledger alone: ranges
+//! follow each other from the first byte, lines are rows + rejects + blanks.
 //! Counting and comparing content read the tables too, each once. A writer may commit between the two: what
 //! the tables have more, or have in a longer form, is held against the ledger as it is then.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -79,11 +80,17 @@ pub async fn verify(
     files: Option<&[GivenFile]>,
     checks: Checks,
 ) -> Result<Report, ArchiveError> {
-    let mut sources = SourceChunks::read(holdings).await?;
-    let mut report = Report::default();
+    let damage = holdings.audit().await?;
+    let findings: Vec<_> = damage.into_iter().map(Finding::Damage).collect();
+    let mut report = Report { findings, ..Report::default() };
+    let mut sources = match SourceChunks::read(holdings).await {
+        // the ledger itself is damaged, which is said already; nothing goes by it
+        Err(_) if !report.is_whole() => return Ok(report),
+        read => read?,
+    };
     let mut counted: HashMap<u64, Vec<Finding>> = HashMap::new();
     if checks.count {
-        report.findings = count(holdings, &sources, &mut counted).await?;
+        report.findings.extend(count(holdings, &sources, &mut counted).await?);
     }
     if let Some(files) = files {
         let ids: BTreeSet<u64> = files.iter().map(|file| file.source_id).collect();

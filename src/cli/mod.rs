@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchError;
-use crate::client::{self, ClientError};
+use crate::client::{self, ClientError, StorageFault};
 use crate::config::{self, ConfigError};
 use crate::cost::CostError;
 use crate::lake::LakeError;
@@ -14,7 +14,6 @@ use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
-use crate::stage::replay::ReplayError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
@@ -30,6 +29,8 @@ mod generate;
 mod input;
 mod process;
 mod progress;
+#[cfg(feature = "query")]
+mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod queue;
@@ -133,6 +134,11 @@ impl Exit {
     const SERVICE: u8 = 4;
 }
 
+/// A mistake on the command line that only the command itself sees.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; try '--help'")]
+struct UsageError(String);
+
 /// Parses the command line, runs the command, prints the error if there is one; returns the exit code.
 pub fn main() -> u8 {
     client::use_ring();
@@ -229,6 +235,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        return Exit::USAGE;
+    }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;
     }
@@ -245,8 +254,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(SinkError::Lake(error)) => Some(error),
         _ => error.downcast_ref::<LakeError>(),
     };
-    let warehouse = match (sink, error.downcast_ref()) {
-        (Some(SinkError::Warehouse(error)), _) | (_, Some(ReplayError::Warehouse(error))) => Some(error),
+    let warehouse = match sink {
+        Some(SinkError::Warehouse(error)) => Some(error),
         _ => error.downcast_ref::<WarehouseError>(),
     };
     let transport = match (error.downcast_ref(), error.downcast_ref()) {
@@ -270,6 +279,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         },
         (.., Some(error)) => match error {
             LakeError::NotFound { .. } | LakeError::BadUrl { .. } | LakeError::IncompatibleSchema { .. } => {
+                Exit::CONFIGURATION
+            }
+            LakeError::Storage { source, .. }
+                if matches!(
+                    StorageFault::of(source),
+                    Some(StorageFault::NoBucket | StorageFault::Denied)
+                ) =>
+            {
                 Exit::CONFIGURATION
             }
             // storage answers, but a file is not there any more: what is archived is damaged

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 
-use super::queue::{StreamArgs, Via, redis_url};
+use super::queue::{StreamArgs, redis_url};
 use super::run::{Summary, SummaryFormat};
 use super::storage::{self, StorageArgs};
 use super::{Exit, Global};
@@ -19,9 +19,9 @@ use crate::warehouse::Warehouse;
 #[derive(Debug, Args)]
 pub(super) struct ProcessArgs {
     /// Redis that carries chunks from readers [default: that of docker-compose.yml]
-    #[arg(long, value_name = "URL", value_parser = Via::parse)]
-    via: Option<Via>,
-    /// Where to write, several times for several places: postgres://.. or an archive (folder or file:// URL)
+    #[arg(long, value_name = "URL")]
+    via: Option<String>,
+    /// Where to write, several times for several places: postgres://.. or an archive (folder, s3://, gs://, az://)
     /// [default: the Postgres of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     into: Vec<String>,
@@ -64,7 +64,7 @@ pub(super) async fn run(args: ProcessArgs, global: &Global) -> anyhow::Result<Ex
         true => vec![crate::client::default_postgres_url()],
         false => args.into.clone(),
     };
-    let stream = args.stream.open(&redis_url(args.via.as_ref())?)?;
+    let stream = args.stream.open(&redis_url(args.via.as_deref())?)?;
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
     let mut sinks = args.storage.open(&into, &types).await?;
     let mut consumer = stream.consumer(args.drain).await?;

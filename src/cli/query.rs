@@ -1,54 +1,65 @@
-//! `pipeline query`: SQL over the archive, results on standard output.
-//!
-//! The log types come from the archive itself, which keeps the files that its rows were read with.
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufWriter, IsTerminal, Read};
+//! `pipeline query`: SQL over archives, databases and raw logs, results on standard output.
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{Exit, Global};
-use crate::lake::{Archive, TableSnapshot};
-use crate::log_type::{LogType, LogTypes};
-use crate::query::{LogsBranch, OutputFormat, ResultPrinter, Session, TypeVersions};
+use super::archive::unwrapped;
+use super::{DEFAULT_ARCHIVE, Exit, Global, prompt};
+use crate::query::{OutputFormat, Places, Query, QueryError, ResultPrinter, Session};
 
 /// Bytes of a result that are handed to standard output at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Run SQL that reads the archive: one table per log type, rejects, blanks, chunks, and the view logs.
+/// Run SQL that reads logs wherever they are: one table per log type, rejects, blanks, chunks, and the view logs.
+///
+/// Without SQL: a prompt on a terminal (\? lists its commands), and else the statements on standard input.
 #[derive(Debug, Clone, Args)]
 pub(super) struct QueryArgs {
     /// The statement, or several with `;` between them
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    #[arg(conflicts_with = "file")]
     pub(super) sql: Option<String>,
     /// Read the statements from this file (`-`: standard input)
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Archive to read
-    #[arg(long, value_name = "URL", default_value = "./pipeline-data/archive")]
-    pub(super) from: String,
+    /// Archive, postgres://.. or raw:PATH (files, folders, globs, object stores) to read; again for more, whose
+    /// rows are then one table, no line twice
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ARCHIVE)]
+    pub(super) from: Vec<String>,
+    /// Schema of Postgres to read
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    schema: String,
     /// Form of the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) output: OutputFormat,
+    /// Run each statement, and print what it read and left unread in place of its rows: files, bytes, requests, the
+    /// SQL sent to Postgres, and the plan with what each step did (as text, or with --output json)
+    #[arg(long)]
+    explain: bool,
+    /// Print the time of each statement to standard error
+    #[arg(long)]
+    timing: bool,
 }
 
 impl QueryArgs {
-    /// The SQL to run, before anything is opened for it.
-    pub(super) fn text(&self) -> anyhow::Result<String> {
+    /// The SQL to run, before anything is opened for it; `None` for a prompt.
+    fn text(&self) -> anyhow::Result<Option<String>> {
+        let from_stdin = || {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).context("cannot read SQL from standard input")?;
+            Ok(Some(text))
+        };
         match (&self.sql, &self.file) {
-            (Some(sql), _) => Ok(sql.clone()),
-            (None, Some(path)) if path == Path::new("-") => {
-                let mut text = String::new();
-                io::stdin().read_to_string(&mut text).context("cannot read SQL from standard input")?;
-                Ok(text)
+            (Some(sql), _) => Ok(Some(sql.clone())),
+            (None, Some(path)) if path == Path::new("-") => from_stdin(),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path);
+                Ok(Some(text.with_context(|| format!("cannot read SQL from {}", path.display()))?))
             }
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read SQL from {}", path.display())),
-            (None, None) => {
-                bail!("no SQL given; write `pipeline query \"SELECT ..\"` or `pipeline query -f FILE`")
-            }
+            (None, None) if io::stdin().is_terminal() && io::stdout().is_terminal() => Ok(None),
+            (None, None) => from_stdin(),
         }
     }
 }
@@ -56,79 +67,80 @@ impl QueryArgs {
 /// Runs the statements in order and prints each result. A reader that goes away ends it quietly.
 pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit> {
     let text = args.text()?;
-    let session = open(&args.from, &global.log_types()?).await?;
-    let queries = session.statements(&text)?;
-    let stdout = io::stdout();
-    if args.output == OutputFormat::Parquet {
-        if stdout.is_terminal() {
-            bail!("--output parquet is not for a terminal; redirect it to a file with `> FILE`");
-        }
-        if queries.len() > 1 {
-            bail!("--output parquet takes one statement, there are {}; run them one by one", queries.len());
-        }
+    if args.explain && !matches!(args.output, OutputFormat::Table | OutputFormat::Json) {
+        bail!("--explain prints text or JSON; leave --output away, or give --output json");
     }
-    let mut printer = ResultPrinter::new(args.output, BufWriter::with_capacity(WRITE_BYTES, stdout));
+    let places = Places::open(&args.from, &args.schema, &global.log_types()?).await.map_err(raised)?;
+    let session = Session::new(places).map_err(raised)?;
+    let stdout = io::stdout();
+    if args.output == OutputFormat::Parquet && stdout.is_terminal() {
+        bail!("--output parquet is not for a terminal; redirect it to a file with `> FILE`");
+    }
+    let mut out = Printer {
+        printer: ResultPrinter::new(args.output, BufWriter::with_capacity(WRITE_BYTES, stdout)),
+        session,
+        explain: args.explain,
+        is_json: args.output == OutputFormat::Json,
+        timing: args.timing,
+    };
+    let Some(text) = text else { return prompt::run(out).await };
+    let queries = out.session.statements(&text).map_err(raised)?;
+    if args.output == OutputFormat::Parquet && queries.len() > 1 {
+        bail!("--output parquet takes one statement, there are {}; run them one by one", queries.len());
+    }
     for query in &queries {
-        if !printer.print(session.run(query).await?).await? {
+        if !out.print(query).await? {
             break;
         }
     }
     Ok(Exit::DONE)
 }
 
-/// A session over the archive: a table per log type that it holds or that is declared, and the view `logs`.
-async fn open(location: &str, declared: &LogTypes) -> anyhow::Result<Session> {
-    let archive = Archive::open(location).await?;
-    let mut tables = archive.tables().await?;
-    let mut types = versions(&archive).await?;
-    for log_type in declared.iter() {
-        if !types.contains_key(log_type.name()) {
-            let newest = Arc::clone(log_type);
-            let versions = TypeVersions { newest, earlier: Vec::new(), earlier_chunks: HashMap::new() };
-            types.insert(log_type.name().to_owned(), versions);
-        }
-        if !tables.iter().any(|table| table.name == log_type.name()) {
-            tables.push(TableSnapshot::empty(&log_type.table)?);
-        }
+/// The error of the place itself, which says how the command ends.
+pub(super) fn raised(error: QueryError) -> anyhow::Error {
+    match error {
+        QueryError::Place(error) => unwrapped(error),
+        QueryError::Location(error) => error.into(),
+        QueryError::Source(error) => error.into(),
+        error => error.into(),
     }
-    let sql_names =
-        types.iter().map(|(name, of_type)| (name.clone(), of_type.newest.table.name.clone())).collect();
-    let session = Session::try_new(Arc::clone(archive.store()), &tables, &sql_names)?;
-    let branches: Vec<_> = types.into_values().map(LogsBranch::new).collect();
-    session.define_logs(&branches).await?;
-    Ok(session)
 }
 
-/// The log types that the archive's rows were read with, by name.
-async fn versions(archive: &Archive) -> anyhow::Result<BTreeMap<String, TypeVersions>> {
-    let mut chunks: BTreeMap<(String, String), Vec<i64>> = BTreeMap::new();
-    let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();
-    for record in archive.records().await? {
-        for (name, of_type) in record.types {
-            chunks.entry((name.clone(), of_type.hash.clone())).or_default().push(record.chunk_id);
-            let latest = newest.entry(name).or_insert((i64::MIN, String::new()));
-            *latest = std::mem::take(latest).max((record.reference_time, of_type.hash));
-        }
-    }
-    let mut versions: BTreeMap<String, TypeVersions> = BTreeMap::new();
-    for (name, (_, hash)) in &newest {
-        let newest = compile(archive, hash).await?;
-        let of_type = TypeVersions { newest, earlier: Vec::new(), earlier_chunks: HashMap::new() };
-        versions.insert(name.clone(), of_type);
-    }
-    for ((name, hash), chunk_ids) in chunks {
-        if let Some(of_type) = versions.get_mut(&name)
-            && of_type.newest.table.hash != hash
-        {
-            let version = of_type.earlier.len();
-            of_type.earlier.push(compile(archive, &hash).await?);
-            of_type.earlier_chunks.extend(chunk_ids.into_iter().map(|chunk_id| (chunk_id, version)));
-        }
-    }
-    Ok(versions)
+/// Runs statements and prints what comes of them.
+pub(super) struct Printer {
+    pub(super) session: Session,
+    printer: ResultPrinter<BufWriter<io::Stdout>>,
+    explain: bool,
+    is_json: bool,
+    pub(super) timing: bool,
 }
 
-async fn compile(archive: &Archive, hash: &str) -> anyhow::Result<Arc<LogType>> {
-    let text = archive.type_text(hash).await?;
-    Ok(Arc::new(LogType::try_new(&format!("{hash} (kept in the archive)"), &text)?))
+impl Printer {
+    /// Runs a statement. Returns false once nobody reads any more.
+    pub(super) async fn print(&mut self, query: &Query) -> anyhow::Result<bool> {
+        let started = Instant::now();
+        let is_read = match self.explain {
+            true => {
+                let explained = self.session.explain(query).await.map_err(raised)?;
+                let text = match self.is_json {
+                    true => serde_json::to_string(&explained)? + "\n",
+                    false => explained.to_string(),
+                };
+                io::stdout().write_all(text.as_bytes())?;
+                true
+            }
+            false => {
+                let result = self.session.run(query).await.map_err(raised)?;
+                self.printer.print(result).await.map_err(raised)?
+            }
+        };
+        if self.timing {
+            writeln!(io::stderr(), "time: {:.3} ms", millis(started.elapsed()))?;
+        }
+        Ok(is_read)
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::UsageError;
 use super::units::{parse_duration, parse_size};
 use crate::client::{ClientError, RedisConfig, redacted};
 use crate::transport::{Compression, RedisStream, StreamOptions};
@@ -17,13 +18,16 @@ pub(super) enum Via {
 }
 
 impl Via {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Not a parser of the command line's: that prints what it refuses, a password included.
+    pub(super) fn parse(text: &str) -> Result<Self, UsageError> {
         match text {
             "memory" => Ok(Self::Memory),
             url if ["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) => {
                 Ok(Self::Redis(url.to_owned()))
             }
-            other => Err(format!("{} is neither memory nor redis://host:port", redacted(other))),
+            other => {
+                Err(UsageError(format!("--via {} is neither memory nor redis://host:port", redacted(other))))
+            }
         }
     }
 }
@@ -74,14 +78,15 @@ impl StreamArgs {
 }
 
 /// The URL of a command that can only go through Redis.
-pub(super) fn redis_url(via: Option<&Via>) -> Result<String, ClientError> {
-    match via {
-        Some(Via::Redis(url)) => Ok(url.clone()),
+pub(super) fn redis_url(via: Option<&str>) -> anyhow::Result<String> {
+    match via.map(Via::parse).transpose()? {
+        Some(Via::Redis(url)) => Ok(url),
         None => Ok(crate::client::default_redis_url()),
         Some(Via::Memory) => Err(ClientError::BadUrl {
             location: "--via memory".to_owned(),
             reason: "ends with this process; name redis://host:port, or do both halves by `pipeline run`"
                 .to_owned(),
-        }),
+        }
+        .into()),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::input::InputArgs;
 use super::progress::Progress;
-use super::queue::{StreamArgs, Via, redis_url};
+use super::queue::{StreamArgs, redis_url};
 use super::run::SummaryFormat;
 use super::units::{bytes_text, with_commas};
 use super::{Exit, Global};
@@ -22,8 +22,8 @@ pub(super) struct ReadArgs {
     #[command(flatten)]
     input: InputArgs,
     /// Redis that carries chunks to processors [default: that of docker-compose.yml]
-    #[arg(long, value_name = "URL", value_parser = Via::parse)]
-    via: Option<Via>,
+    #[arg(long, value_name = "URL")]
+    via: Option<String>,
     /// Leave when all is shipped: what Redis loses before it is committed is only read again by another `read`
     #[arg(long)]
     no_wait: bool,
@@ -44,6 +44,7 @@ impl ReadArgs {
 
 /// Runs it.
 pub(super) async fn run(args: ReadArgs, global: &Global) -> anyhow::Result<Exit> {
+    let via = redis_url(args.via.as_deref())?;
     let started = Instant::now();
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
@@ -51,7 +52,7 @@ pub(super) async fn run(args: ReadArgs, global: &Global) -> anyhow::Result<Exit>
     if !args.input.watch {
         reader::check(&paths)?;
     }
-    let producer = args.stream.open(&redis_url(args.via.as_ref())?)?.producer().await?;
+    let producer = args.stream.open(&via)?.producer().await?;
     let ledger = tokio::select! {
         ledger = producer.ledger() => ledger?,
         () = shutdown.requested() => return Ok(Exit::Code(shutdown.exit_code().unwrap_or(1))),

@@ -1,23 +1,24 @@
 //! `pipeline verify --repair`: reads again from the files what a database lost or holds wrongly.
 //!
-//! Invariant: nothing is taken away unless the file still has the bytes that were read. Deliberately absent: repair of
+//! Invariants: nothing is taken away unless a file given still has the bytes that were read; files are read in blocks,
+//! however long a gap is. Deliberately absent: repair of
 //! an archive's data files, which are never changed; what an archive lacks altogether is shipped to it.
-use std::collections::HashSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use memchr::memchr_iter;
 use sha2::{Digest, Sha256};
 
+use super::archive::unwrapped;
 use super::run::ship;
 use super::storage::{StorageArgs, is_postgres};
+use super::verify::identified;
 use super::{Global, print_error};
-use crate::archive::{Finding, Report};
+use crate::archive::{Finding, Holdings, Report};
 use crate::client::PgConfig;
-use crate::model::{ChunkRecord, chunk_id};
-use crate::source::CutOptions;
+use crate::model::{ByteRange, ChunkRecord, chunk_id};
+use crate::source::{self, CutOptions, End, FileReader, IdentifiedFile, SourceError};
 use crate::stage::processor::DecoderPool;
 use crate::stage::reader::ReadOptions;
 use crate::stage::shutdown::Shutdown;
@@ -35,9 +36,15 @@ pub(super) async fn repair(
     if is_postgres(location) {
         let warehouse = Warehouse::try_new(PgConfig::parse(location)?, schema, &types).await?;
         let records = warehouse.records("true").await?;
+        let ledger = warehouse.ledger().await.map_err(unwrapped)?;
         let (chunks, strays) = tokio::task::spawn_blocking({
             let (damaged, gaps, unknown) = (damaged(report, records), gaps(report), unknown(report));
-            move || (readable(damaged), strays(&gaps, &unknown))
+            let paths = paths.to_vec();
+            move || {
+                // what could not be read was said when it was verified
+                let (files, _failures) = identified(&paths, ledger);
+                (readable(&files, damaged), strays(&files, &gaps, &unknown))
+            }
         })
         .await
         .context("read the files")?;
@@ -76,22 +83,21 @@ fn damaged(report: &Report, records: Vec<ChunkRecord>) -> Vec<ChunkRecord> {
     records.into_iter().filter(is_damaged).collect()
 }
 
-/// Path, source and bytes that no chunk holds.
-fn gaps(report: &Report) -> Vec<(PathBuf, u64, u64, u64)> {
+/// Bytes that no chunk holds.
+fn gaps(report: &Report) -> Vec<ByteRange> {
     let of_sources = report.sources.iter().flat_map(|source| {
-        let path = PathBuf::from(&source.path);
-        let gaps = source.findings.iter().filter_map(move |finding| match finding {
+        let source_id = source.source_id;
+        source.findings.iter().filter_map(move |finding| match finding {
             Finding::Gap { first_byte, end_byte } => {
-                Some((path.clone(), source.source_id, *first_byte, *end_byte))
+                Some(ByteRange { source_id, first_byte: *first_byte, end_byte: *end_byte })
             }
             // what follows the last chunk
             Finding::Unread { len_bytes } => {
-                let first = source.len_bytes;
-                Some((path.clone(), source.source_id, first, first + len_bytes))
+                let first_byte = source.len_bytes;
+                Some(ByteRange { source_id, first_byte, end_byte: first_byte + len_bytes })
             }
             _ => None,
-        });
-        gaps.collect::<Vec<_>>()
+        })
     });
     of_sources.collect()
 }
@@ -105,28 +111,68 @@ fn unknown(report: &Report) -> HashSet<i64> {
 }
 
 /// Chunks that the files still have, and those they have not. Blocking.
-fn readable(chunks: Vec<ChunkRecord>) -> (Vec<ChunkRecord>, Vec<ChunkRecord>) {
+fn readable(files: &[IdentifiedFile], chunks: Vec<ChunkRecord>) -> (Vec<ChunkRecord>, Vec<ChunkRecord>) {
+    let ranges: Vec<ByteRange> = chunks.iter().map(|chunk| chunk.range).collect();
+    let mut hashes: HashMap<ByteRange, (u64, Sha256)> = HashMap::new();
+    each_block(files, &ranges, |range, _, block| {
+        let (len_bytes, hash) = hashes.entry(*range).or_default();
+        *len_bytes += block.len() as u64;
+        hash.update(block);
+    });
     chunks.into_iter().partition(|chunk| {
-        let range = chunk.range;
-        let bytes = read(&PathBuf::from(&chunk.source.path), range.first_byte, range.end_byte);
-        bytes.is_some_and(|bytes| *Sha256::digest(bytes) == chunk.content_sha256)
+        let found = hashes.remove(&chunk.range);
+        found.is_some_and(|(len_bytes, hash)| {
+            len_bytes == chunk.range.len_bytes() && *hash.finalize() == chunk.content_sha256
+        })
     })
 }
 
-/// Rows of a chunk without an entry belong to a gap if the chunk starts with one of the gap's lines. Blocking.
-fn strays(gaps: &[(PathBuf, u64, u64, u64)], unknown: &HashSet<i64>) -> Vec<i64> {
+/// Rows of a chunk without an entry belong to a gap if the chunk starts with one of the gap's lines, or where one
+/// would be cut. Blocking.
+fn strays(files: &[IdentifiedFile], gaps: &[ByteRange], unknown: &HashSet<i64>) -> Vec<i64> {
     let mut strays = Vec::new();
-    for (path, source_id, first, end) in gaps.iter().filter(|_| !unknown.is_empty()) {
-        let Some(bytes) = read(path, *first, *end) else { continue };
-        let starts = memchr_iter(b'\n', &bytes).map(|newline| first + newline as u64 + 1);
-        let ids = std::iter::once(*first).chain(starts).map(|start| chunk_id(*source_id, start));
-        strays.extend(ids.filter(|id| unknown.contains(id)));
+    if unknown.is_empty() {
+        return strays;
     }
+    each_block(files, gaps, |gap, first_byte, block| {
+        let starts = memchr_iter(b'\n', block).map(|newline| first_byte + newline as u64 + 1);
+        let ids = std::iter::once(first_byte).chain(starts).map(|start| chunk_id(gap.source_id, start));
+        strays.extend(ids.filter(|id| unknown.contains(id)));
+    });
     strays
 }
 
-fn read(path: &PathBuf, first_byte: u64, end_byte: u64) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(end_byte - first_byte).ok()?];
-    File::open(path).ok()?.read_exact_at(&mut bytes, first_byte).ok()?;
-    Some(bytes)
+/// Hands over the bytes of `ranges` as the files have them now, decompressed: block by block, each with the range
+/// that it is of and the offset of its first byte. What cannot be read is left out. Blocking.
+fn each_block(files: &[IdentifiedFile], ranges: &[ByteRange], mut each: impl FnMut(&ByteRange, u64, &[u8])) {
+    for file in files {
+        let mut wanted: Vec<&ByteRange> =
+            ranges.iter().filter(|range| range.source_id == file.source.id).collect();
+        wanted.sort_unstable_by_key(|range| range.first_byte);
+        let Some(end_byte) = wanted.last().map(|range| range.end_byte) else { continue };
+        // the reader leaves out what is committed: here, what is not asked for
+        let starts = wanted.iter().map(|range| range.first_byte);
+        let ends = std::iter::once(0).chain(wanted.iter().map(|range| range.end_byte));
+        let committed = ends.zip(starts).filter(|(end, start)| end < start).collect();
+        let file = IdentifiedFile { committed, ..file.clone() };
+        let mut read = || -> Result<(), SourceError> {
+            let mut reader =
+                FileReader::try_new(source::open(&file.path)?, &file, CutOptions::default(), End::Final)?;
+            while let Some(chunk) = reader.next_chunk()?.filter(|chunk| chunk.first_byte < end_byte) {
+                let of_chunk = chunk.range();
+                for range in wanted.iter().take_while(|range| range.first_byte < of_chunk.end_byte) {
+                    let first = range.first_byte.max(of_chunk.first_byte);
+                    let end = range.end_byte.min(of_chunk.end_byte);
+                    if first < end {
+                        let at = |byte: u64| (byte - of_chunk.first_byte) as usize;
+                        each(range, first, &chunk.bytes[at(first)..at(end)]);
+                    }
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            tracing::warn!("what cannot be read is not repaired: {error}");
+        }
+    }
 }

@@ -2,17 +2,17 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use chrono::{DateTime, NaiveDate, Utc};
+use anyhow::Context;
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
 
-use super::archive::ListFormat;
+use super::archive::{ListFormat, unwrapped};
 use super::storage::is_postgres;
-use super::units::with_commas;
-use super::{Exit, Global};
-use crate::client::PgConfig;
-use crate::stage::replay::{ReplaySummary, replay};
+use super::units::{parse_time, with_commas};
+use super::{Exit, Global, UsageError};
+use crate::client::{ClientError, PgConfig, redacted};
+use crate::stage::replay::{ReplayError, ReplaySummary, replay};
 use crate::stage::shutdown::Shutdown;
 use crate::warehouse::Warehouse;
 
@@ -45,7 +45,10 @@ pub(super) struct PlaceArgs {
 
 /// Runs it.
 pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exit> {
-    anyhow::ensure!(args.from < args.to, "--from {} is not before --to {}", args.from, args.to);
+    if args.from >= args.to {
+        let (from, to) = (args.from, args.to);
+        return Err(UsageError(format!("--from {from} is not before --to {to}")).into());
+    }
     // a chunk without rows has no event time; its rejects are replayed by `rejects replay`
     let condition = format!(
         "min_timestamp < '{}' AND max_timestamp >= '{}'",
@@ -63,9 +66,8 @@ pub(super) async fn replay_where(
 ) -> anyhow::Result<Exit> {
     let into = place.into.clone().unwrap_or_else(crate::client::default_postgres_url);
     if !is_postgres(&into) {
-        bail!(
-            "{into}: an archive cannot be replayed; name a database, or archive the files anew to another place"
-        );
+        let reason = "is an archive, which cannot be replayed; name postgres://.., or archive the files anew to another place";
+        return Err(ClientError::BadUrl { location: redacted(&into), reason: reason.to_owned() }.into());
     }
     let types = global.log_types()?;
     let shutdown = Shutdown::new();
@@ -80,7 +82,7 @@ pub(super) async fn replay_where(
     if !gone.is_empty() {
         tracing::warn!("{} chunks are left as they are: rows of theirs moved to an archive", gone.len());
     }
-    let summary = replay(&warehouse, &types, &records, &shutdown).await?;
+    let summary = replay(&warehouse, &types, &records, &shutdown).await.map_err(cause)?;
     for (source, range) in &summary.damaged {
         super::print_error(&format!(
             "{}: bytes {} to {} do not come back as they were read, and stay as they are; `pipeline verify --repair` reads them again",
@@ -109,6 +111,14 @@ pub(super) async fn replay_where(
     })
 }
 
+/// What decides the exit code.
+fn cause(error: ReplayError) -> anyhow::Error {
+    match error {
+        ReplayError::Read(error) => unwrapped(error),
+        ReplayError::Warehouse(error) => error.into(),
+    }
+}
+
 fn to_json(summary: &ReplaySummary) -> serde_json::Value {
     json!({
         "chunks": summary.chunks,
@@ -121,11 +131,18 @@ fn to_json(summary: &ReplaySummary) -> serde_json::Value {
         "interrupted": summary.interrupted,
     })
 }
+#[cfg(test)]
+mod tests {
+    use super::super::exit_code;
+    use super::*;
+    use crate::archive::ArchiveError;
+    use crate::warehouse::WarehouseError;
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        return Ok(day.and_time(chrono::NaiveTime::MIN).and_utc());
+    #[test]
+    fn a_postgres_that_goes_away_is_a_service_that_failed_whatever_it_was_asked() {
+        let reading = ReplayError::Read(ArchiveError::Warehouse(WarehouseError::Hangs));
+        for error in [reading, ReplayError::Warehouse(WarehouseError::Hangs)] {
+            assert_eq!(exit_code(&cause(error)), Exit::SERVICE);
+        }
     }
-    let time = DateTime::parse_from_rfc3339(text);
-    time.map(|time| time.to_utc()).map_err(|_| "write 2024-01-15T00:00:00Z, or 2024-01-15".to_owned())
 }

@@ -27,12 +27,12 @@ const QUEUE_BYTES: usize = 16 << 20;
 pub(super) struct RunArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Where to write, several times for several places: an archive (folder or file:// URL) or postgres://..
+    /// Where to write, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// What carries chunks from reader to processor: memory, or redis://..
-    #[arg(long, value_name = "URL", default_value = "memory", value_parser = Via::parse)]
-    via: Via,
+    #[arg(long, value_name = "URL", default_value = "memory")]
+    via: String,
     #[command(flatten)]
     storage: StorageArgs,
     /// Form of the summary
@@ -52,6 +52,7 @@ pub(super) enum SummaryFormat {
 
 /// Runs it.
 pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> {
+    let via = Via::parse(&args.via)?;
     let types = global.log_types()?;
     let started = Instant::now();
     let shutdown = Shutdown::new();
@@ -64,7 +65,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
     let mut sinks = args.storage.open(&args.into, &types).await?;
     let progress = Progress::start(!global.quiet && !args.input.watch);
-    let outcome = match &args.via {
+    let outcome = match &via {
         Via::Memory => ship(&paths, &options, &decoders, &mut sinks, &shutdown).await,
         Via::Redis(url) => {
             let stream = args.stream.open(url)?;

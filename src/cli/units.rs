@@ -1,6 +1,8 @@
 //! Sizes and times as people write them: `1MiB`, `64KiB`, `500ms`, `2s`, `1m`.
 use std::time::Duration;
 
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+
 /// A number of bytes: `1048576`, `1024KiB`, `1MiB`; at least 1, at most 1 GiB.
 pub(super) fn parse_size(text: &str) -> Result<usize, String> {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)];
@@ -21,6 +23,15 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
         let number = text.trim().strip_suffix(unit)?.trim_end();
         number.parse::<u64>().ok()?.checked_mul(*factor)
     })
+}
+
+/// RFC 3339, or a day, which is its first moment.
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(day.and_time(NaiveTime::MIN).and_utc());
+    }
+    let time = DateTime::parse_from_rfc3339(text);
+    time.map(|time| time.to_utc()).map_err(|_| "write 2024-01-15T00:00:00Z, or 2024-01-15".to_owned())
 }
 
 /// `1234567` -> `1,234,567`.

@@ -28,7 +28,7 @@ pub(super) struct VerifyArgs {
     /// Check that these files, folders or globs are archived to their end [default: all that is archived]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Archives (folders or file:// URLs) and databases (postgres://..) to check
+    /// Archives (folders, s3://, gs://, az://) and databases (postgres://..) to check
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// Schema of Postgres
@@ -117,8 +117,8 @@ async fn check(
     verify(holdings, files.as_deref(), checks).await.map_err(unwrapped)
 }
 
-/// Which sources the paths are, and what of them is not committed; and what could not be read. Blocking.
-fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String>) {
+/// Which sources the paths are; and what could not be read. Blocking.
+pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<IdentifiedFile>, Vec<String>) {
     let mut catalogue = Catalogue::new(ledger);
     let source::Listing { inputs, failures } = source::list(paths);
     let mut failures: Vec<String> = failures.into_iter().map(|(_, error)| one_line(&error)).collect();
@@ -138,8 +138,14 @@ fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String
             }
         }
     }
+    (catalogue.resolve(facts), failures)
+}
+
+/// The same, with what of them is not committed. Blocking.
+fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String>) {
+    let (identified, mut failures) = identified(paths, ledger);
     let mut files = Vec::new();
-    for file in catalogue.resolve(facts) {
+    for file in identified {
         match unread_bytes(&file) {
             Ok(unread_bytes) => {
                 let path = file.source.path.clone();

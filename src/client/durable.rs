@@ -6,8 +6,9 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream};
@@ -70,7 +71,7 @@ impl DurableStore {
 fn put_durably(path: &FsPath, payload: &PutPayload, exclusive: bool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     create_folder_durably(folder)?;
-    let staged = folder.join(format!("{STAGED_PREFIX}{}", uuid::Uuid::new_v4().simple()));
+    let staged = staged_in(folder);
     let written = (|| {
         let mut file = File::options().write(true).create_new(true).open(&staged)?;
         payload.iter().try_for_each(|bytes| file.write_all(bytes))?;
@@ -82,6 +83,10 @@ fn put_durably(path: &FsPath, payload: &PutPayload, exclusive: bool) -> io::Resu
     }
     written?;
     File::open(folder)?.sync_all()
+}
+
+fn staged_in(folder: &FsPath) -> PathBuf {
+    folder.join(format!("{STAGED_PREFIX}{}", uuid::Uuid::new_v4().simple()))
 }
 
 fn create_folder_durably(folder: &FsPath) -> io::Result<()> {
@@ -124,11 +129,11 @@ impl ObjectStore for DurableStore {
         location: &Path,
         _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Ok(Box::new(BufferedUpload {
-            store: self.clone(),
-            location: location.clone(),
-            parts: Arc::new(Mutex::new(Vec::new())),
-        }))
+        let path = self.root.join(location.as_ref());
+        let upload = tokio::task::spawn_blocking(move || {
+            StagedUpload::try_new(path.clone()).map_err(|cause| generic(&path, cause))
+        });
+        Ok(Box::new(upload.await??))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -191,30 +196,57 @@ fn in_name_order(entries: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'
     sorted.try_flatten_stream().boxed()
 }
 
-/// Parts are kept until `complete`, which puts them at once: only small objects (checkpoints) come this way.
+/// Parts are written to their places in a staged file, which gets its name in `complete`. Dropped before, it stays as
+/// garbage.
 #[derive(Debug)]
-struct BufferedUpload {
-    store: DurableStore,
-    location: Path,
-    parts: Arc<Mutex<Vec<PutPayload>>>,
+struct StagedUpload {
+    staged: PathBuf,
+    path: PathBuf,
+    file: Arc<File>,
+    len_bytes: u64,
+}
+
+impl StagedUpload {
+    fn try_new(path: PathBuf) -> io::Result<Self> {
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        create_folder_durably(folder)?;
+        let staged = staged_in(folder);
+        let file = Arc::new(File::options().write(true).create_new(true).open(&staged)?);
+        Ok(Self { staged, path, file, len_bytes: 0 })
+    }
 }
 
 #[async_trait]
-impl MultipartUpload for BufferedUpload {
+impl MultipartUpload for StagedUpload {
     fn put_part(&mut self, part: PutPayload) -> UploadPart {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
-        futures_util::future::ready(Ok(())).boxed()
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        let mut offset = self.len_bytes;
+        self.len_bytes += part.content_length() as u64;
+        let write = move || {
+            let written = part.iter().try_for_each(|bytes| {
+                file.write_all_at(bytes, offset)?;
+                offset += bytes.len() as u64;
+                Ok(())
+            });
+            written.map_err(|cause| generic(&path, cause))
+        };
+        async { tokio::task::spawn_blocking(write).await? }.boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
-        let payload = parts.into_iter().flatten().collect();
-        self.store.put(&self.location, payload, PutMode::Overwrite).await
+        let (file, staged, path) = (Arc::clone(&self.file), self.staged.clone(), self.path.clone());
+        let complete = move || {
+            file.sync_all()?;
+            fs::rename(&staged, &path)?;
+            File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
+        };
+        let completed = tokio::task::spawn_blocking(complete).await?;
+        completed.map_err(|cause| generic(&self.path, cause))?;
+        Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Ok(())
+        fs::remove_file(&self.staged).map_err(|cause| generic(&self.staged, cause))
     }
 }
 
@@ -255,5 +287,23 @@ mod tests {
         let names: Vec<_> =
             store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
         assert_eq!(names, ["a/1", "b/1", "b/2", "c"]);
+    }
+
+    #[tokio::test]
+    async fn parts_that_are_written_in_any_order_become_one_object_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::new(folder.path().join("later"));
+        let name = Path::from("a/big");
+        let mut upload = store.put_multipart(&name).await.unwrap();
+        let mut parts: Vec<_> =
+            (0..4u8).map(|part| upload.put_part(vec![part; 1000 + usize::from(part)].into())).collect();
+        parts.reverse();
+        futures_util::future::try_join_all(parts).await.unwrap();
+        assert!(matches!(store.get(&name).await, Err(Error::NotFound { .. })));
+        upload.complete().await.unwrap();
+        let expected: Vec<u8> = (0..4u8).flat_map(|part| vec![part; 1000 + usize::from(part)]).collect();
+        assert_eq!(store.get(&name).await.unwrap().bytes().await.unwrap(), expected);
+        store.put_multipart(&name).await.unwrap().abort().await.unwrap();
+        assert_eq!(store.list(None).try_collect::<Vec<_>>().await.unwrap().len(), 1);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A store is rooted at the location itself, so that every path in the program is relative to it. Callers see
 //! only the `ObjectStore` trait. A password is in nothing that is printed. Deliberately absent: retries, but for
-//! services that start at the same time as this program, and knowledge of what is stored.
+//! services that start at the same time as this program and for object storage, and knowledge of what is stored.
 use std::error::Error as StdError;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,14 @@ use object_store::ObjectStore;
 use thiserror::Error;
 use url::Url;
 
+mod cloud;
 mod durable;
 pub mod postgres;
 pub mod redis;
 mod secret;
 mod tls;
 
+pub use self::cloud::{StorageFault, condensed};
 pub use self::durable::{DurableStore, STAGED_PREFIX};
 pub use self::postgres::{PgConfig, default_postgres_url};
 pub use self::redis::{RedisConfig, RedisConnection, default_redis_url};
@@ -28,6 +30,9 @@ pub use self::tls::use_ring;
 /// How often a service is tried at the start of a command, and the pause between two tries.
 const TRIES_AT_START: u32 = 5;
 const PAUSE_AT_START: Duration = Duration::from_secs(2);
+
+/// The service that a bucket is in, for messages.
+pub const OBJECT_STORAGE: &str = "object storage";
 
 /// Why a location cannot be opened.
 #[derive(Debug, Error)]
@@ -42,11 +47,11 @@ pub enum ClientError {
     },
     /// The service does not answer, or takes no connection now.
     #[error(
-        "{service} at {address} takes no connection; check that it runs there (`scripts/services start` runs \
-         one on this machine)"
+        "{service} at {address} takes no connection; check that it runs there{}",
+        if *service == OBJECT_STORAGE { "" } else { " (`scripts/services start` runs one on this machine)" }
     )]
     Unreachable {
-        /// `postgres` or `redis`.
+        /// `postgres`, `redis` or [`OBJECT_STORAGE`].
         service: &'static str,
         /// Host, port and what else tells it from others; never a password.
         address: String,
@@ -121,10 +126,16 @@ fn decoded_path(value: &str) -> PathBuf {
     PathBuf::from(decoded.map(|(path, _)| path.into_owned()).unwrap_or_default())
 }
 
-/// Opens the folder at `location`, a path or a `file://` URL, without creating it. Returns a store rooted there
-/// and the location as an absolute URL.
-pub fn open_store(location: &str) -> Result<(Arc<dyn ObjectStore>, Url), ClientError> {
-    let bad = |reason: &str| ClientError::BadUrl { location: location.to_owned(), reason: reason.to_owned() };
+/// A store, and the place that it is rooted at.
+pub type OpenedStore = (Arc<dyn ObjectStore>, Url);
+
+/// Opens the folder at `location` without creating it: a path, `file://`, or a folder of a bucket (`s3://`, `gs://`,
+/// `az://`). Returns a store rooted there and the location as an absolute URL that ends in a slash.
+pub fn open_store(location: &str) -> Result<OpenedStore, ClientError> {
+    if let Some(opened) = cloud::open(location)? {
+        return Ok(opened);
+    }
+    let bad = |reason: &str| ClientError::BadUrl { location: redacted(location), reason: reason.to_owned() };
     let path = local_path(location).map_err(|reason| bad(&reason))?;
     if let Some(file) = path.ancestors().find(|ancestor| ancestor.exists()).filter(|found| !found.is_dir()) {
         return Err(bad(&format!("{} is a file; name a folder", file.display())));
@@ -142,7 +153,7 @@ fn local_path(location: &str) -> Result<PathBuf, String> {
             .and_then(|url| url.to_file_path().ok())
             .ok_or("is not a file URL on this machine; write file:///folder")?,
         Some((scheme, _)) => {
-            return Err(format!("{scheme}:// is not supported; give a path or a file:// URL"));
+            return Err(format!("{scheme}:// is not supported; give a path, file://, s3://, gs:// or az://"));
         }
     };
     absolute(&path).map_err(|cause| format!("cannot be made absolute: {cause}"))
@@ -176,7 +187,10 @@ mod tests {
     #[test]
     fn another_scheme_or_a_file_is_refused_with_the_remedy() {
         let error = open_store("ftp://host/archive").unwrap_err().to_string();
-        assert_eq!(error, "ftp://host/archive: ftp:// is not supported; give a path or a file:// URL");
+        let expected = "ftp:// is not supported; give a path, file://, s3://, gs:// or az://";
+        assert_eq!(error, format!("ftp://host/archive: {expected}"));
+        let error = open_store("postgres://user:hunter2@host/db").unwrap_err().to_string();
+        assert!(error.starts_with("postgres://user:***@host/db: "), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
         for place in [file.path().to_path_buf(), file.path().join("below")] {
             let error = open_store(place.to_str().unwrap()).unwrap_err().to_string();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, NoTls};
-use tokio_postgres::{Client, Config, Error, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Error, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::form_urlencoded;
 
@@ -185,6 +185,17 @@ impl PgConfig {
     /// are started together are not ready together.
     pub async fn connect_at_start(&self) -> Result<Client, ClientError> {
         super::try_at_start(|| self.connect()).await
+    }
+
+    /// Asks the server to end what the connection of `token` is at. Whether it does is not waited for.
+    pub async fn cancel(&self, token: CancelToken) {
+        let asked = match &self.tls {
+            Some(tls) => token.cancel_query(tls.clone()).await,
+            None => token.cancel_query(NoTls).await,
+        };
+        if let Err(error) = asked {
+            tracing::debug!("{}: a statement goes on to its end: {error}", self.address());
+        }
     }
 
     async fn connect_with_fallback(&self) -> Result<Client, Error> {

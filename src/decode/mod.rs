@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use memchr::memchr_iter;
 
 use crate::log_type::LogTypes;
@@ -47,6 +48,29 @@ impl Decoder {
     pub fn new(types: &LogTypes) -> Self {
         let types = types.iter().map(|log_type| TypeRowsBuilder::new(Arc::clone(log_type))).collect();
         Self { types, matcher: Matcher::new(), tail: Vec::new() }
+    }
+
+    /// A decoder that makes the rows of one log type only, and of them the columns at these positions of its table,
+    /// at least one; or no rows, for rejects and blanks alone. Lines are taken by the same types as by [`Self::new`].
+    pub fn only(types: &LogTypes, wanted: Option<(&str, Vec<usize>)>) -> Self {
+        let mut decoder = Self::new(types);
+        for builder in &mut decoder.types {
+            builder.set_wanted(match &wanted {
+                Some((name, columns)) if *name == builder.log_type.name() => columns.clone(),
+                _ => Vec::new(),
+            });
+        }
+        decoder
+    }
+
+    /// The rows of one chunk, of a decoder that makes those of one type; `None` where there is none.
+    pub fn decode_rows(&mut self, chunk: &RawChunk) -> Option<RecordBatch> {
+        if chunk.piece.is_none() {
+            self.read_lines(chunk, &mut Lines::default());
+        }
+        let is_clean = column::is_text(&chunk.bytes);
+        let builder = self.types.iter_mut().find(|builder| !builder.line.is_empty())?;
+        Some(builder.finish(chunk, is_clean))
     }
 
     /// Decodes one chunk, which is smaller than 2 GiB.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int16Array, Int32Array, Int64Array, RecordBatch, StringBuilder,
+    ArrayRef, BinaryBuilder, Int16Array, Int32Array, Int64Array, NullArray, RecordBatch, StringBuilder,
     TimestampMicrosecondArray,
 };
+use arrow::datatypes::Schema;
 
 use super::column::{self, Outcome, Spans, Text};
 use super::dictionary::Dictionary;
@@ -23,6 +24,8 @@ use crate::model::RawChunk;
 #[derive(Debug)]
 pub(super) struct TypeRowsBuilder {
     pub(super) log_type: Arc<LogType>,
+    /// The columns of its table that are made, by position; `None`: all.
+    wanted: Option<Vec<usize>>,
     /// Columns, then captures that are not declared.
     pub(super) num_slots: usize,
     /// By variant: what the slots get that it does not capture.
@@ -92,8 +95,18 @@ impl TypeRowsBuilder {
             spans: Vec::new(),
             unknown: Vec::new(),
             dictionaries,
+            wanted: None,
             log_type,
         }
+    }
+
+    /// Makes these columns only; of none, lines are matched and forgotten.
+    pub(super) fn set_wanted(&mut self, columns: Vec<usize>) {
+        self.wanted = Some(columns);
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.wanted.as_ref().is_some_and(Vec::is_empty)
     }
 
     #[inline]
@@ -105,6 +118,9 @@ impl TypeRowsBuilder {
         exact: bool,
         matcher: &Matcher,
     ) {
+        if self.is_forgotten() {
+            return;
+        }
         self.push_row(
             number,
             whole,
@@ -148,6 +164,9 @@ impl TypeRowsBuilder {
         let Ok(pairs) = key_value::read(format, self.num_slots, &self.required, line, matcher) else {
             return false;
         };
+        if self.is_forgotten() {
+            return true;
+        }
         let row = self.line.len() as u32;
         let absolute = |span: Span| match span {
             Span::NULL => span,
@@ -166,8 +185,15 @@ impl TypeRowsBuilder {
         let bytes: &[u8] = &chunk.bytes;
         let text = Text { bytes, constants: &self.constants, is_clean, reference_time: chunk.reference_time };
         let mut misfits = Vec::new();
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.log_type.columns.len() + 5);
+        let num_columns = self.log_type.columns.len();
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(num_columns + 5);
+        // what a row keeps besides its values depends on all of them
+        let needs_all = self.is_wanted(num_columns + 3) || self.is_wanted(num_columns + 4);
         for (position, column) in self.log_type.columns.iter().enumerate() {
+            if !needs_all && !self.is_wanted(position) {
+                arrays.push(Arc::new(NullArray::new(num_rows)));
+                continue;
+            }
             if position == self.log_type.timestamp_column {
                 let values = std::mem::take(&mut self.timestamp);
                 arrays.push(Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")));
@@ -197,8 +223,25 @@ impl TypeRowsBuilder {
         self.whole.clear();
         self.keep_raw.clear();
         self.unknown.clear();
-        RecordBatch::try_new(Arc::clone(&self.log_type.table.schema), arrays)
+        self.timestamp.clear();
+        let schema = &self.log_type.table.schema;
+        let (schema, arrays) = match &self.wanted {
+            None => (Arc::clone(schema), arrays),
+            Some(wanted) => {
+                let fields: Vec<_> =
+                    wanted.iter().map(|position| Arc::clone(&schema.fields()[*position])).collect();
+                (
+                    Arc::new(Schema::new(fields)),
+                    wanted.iter().map(|position| Arc::clone(&arrays[*position])).collect(),
+                )
+            }
+        };
+        RecordBatch::try_new(schema, arrays)
             .expect("columns are built as the type's schema says, one value per row")
+    }
+
+    fn is_wanted(&self, position: usize) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&position))
     }
 
     fn raw(&self, bytes: &[u8]) -> ArrayRef {

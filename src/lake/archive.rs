@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use super::commit::overlay;
 use super::delta::{Log, TableState};
-use super::read::{columns, read_file};
+use super::read::{FileRows, columns, read_file};
 use super::schema::Layout;
 use super::{LakeError, TableSnapshot, TypeText, entries};
 use crate::client::open_store;
@@ -19,6 +19,9 @@ use crate::model::{ChunkRecord, Ledger};
 
 /// Folder of the log type files, by their hash.
 const TYPES: &str = "_types";
+
+/// Entries of a file of the ledger, each with its group; and the link of each group.
+type Entries = (Vec<(i64, ChunkRecord)>, Vec<(i64, String)>);
 
 /// An archive, for reading. Each call sees what is committed at that moment.
 #[derive(Debug, Clone)]
@@ -103,55 +106,90 @@ impl Archive {
         Ok(committed.ledger().clone())
     }
 
-    /// Adds the groups of `chunks` after the group `after`.
+    /// Adds the groups of `chunks` after the group `after`. Returns the link of the last of them.
     pub(super) async fn fold_into(
         &self,
         committed: &mut Committed,
         chunks: &TableState,
         after: i64,
-    ) -> Result<(), LakeError> {
+    ) -> Result<Option<String>, LakeError> {
         let mut files: Vec<_> = chunks.files.iter().filter(|live| live.max_group > Some(after)).collect();
         files.sort_by_key(|live| live.max_group);
+        let mut last = None;
         for live in files {
-            for (_, record) in self.entries(&live.file).await?.iter().filter(|(group, _)| *group > after) {
+            let (entries, links) = self.entries(&live.file).await?;
+            for (_, record) in entries.iter().filter(|(group, _)| *group > after) {
                 committed.insert(record);
             }
+            last = links.into_iter().max().into_iter().chain(last).max();
         }
-        Ok(())
+        Ok(last.map(|(_, link)| link))
     }
 
     /// Every committed chunk, sorted by source and first byte; superseded open lines left out.
     pub async fn records(&self) -> Result<Vec<ChunkRecord>, LakeError> {
+        self.records_of(&self.chunks_state().await?).await
+    }
+
+    async fn records_of(&self, chunks: &TableState) -> Result<Vec<ChunkRecord>, LakeError> {
         let mut entries = Vec::new();
-        for live in &self.chunks_state().await?.files {
-            entries.extend(self.entries(&live.file).await?);
+        for live in &chunks.files {
+            entries.extend(self.entries(&live.file).await?.0);
         }
         Ok(newest(entries))
     }
 
-    async fn entries(&self, file: &super::DataFile) -> Result<Vec<(i64, ChunkRecord)>, LakeError> {
+    async fn entries(&self, file: &super::DataFile) -> Result<Entries, LakeError> {
         let layout = Layout::chunks();
         let names: Vec<_> = layout.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let without_actions: Vec<_> = names.into_iter().filter(|name| *name != "actions").collect();
         let schema = columns(&layout.schema, &without_actions);
         let batches = read_file(&self.store, file, &schema, None).await?;
-        Ok(batches.iter().map(entries::of_rows).collect::<Result<Vec<_>, _>>()?.concat())
+        let records = batches.iter().map(entries::of_rows).collect::<Result<Vec<_>, _>>()?.concat();
+        Ok((records, batches.iter().flat_map(entries::links_of_rows).collect()))
     }
 
     /// Every table: log types by name, then `rejects`, `blanks`, `chunks`. What is committed but not yet
     /// applied to a table is shown as applied.
     pub async fn tables(&self) -> Result<Vec<TableSnapshot>, LakeError> {
-        let chunks = self.chunks_state().await?;
+        Ok(self.tables_of(self.chunks_state().await?).await?.0)
+    }
+
+    /// The tables as of `chunks`, and whether none of them is newer.
+    async fn tables_of(&self, chunks: TableState) -> Result<(Vec<TableSnapshot>, bool), LakeError> {
         let pending = self.pending(&chunks).await?;
-        let mut tables = Vec::new();
+        let (mut tables, mut is_of_one_moment) = (Vec::new(), true);
         for name in self.table_names().await? {
             if let Some(mut state) = self.log(&name)?.load().await? {
+                is_of_one_moment &= state.applied <= chunks.version.cast_signed();
                 overlay(&mut state, &pending)?;
                 tables.push(state.into_snapshot());
             }
         }
         tables.push(chunks.into_snapshot());
-        Ok(tables)
+        Ok((tables, is_of_one_moment))
+    }
+
+    /// The tables, and the ledger of exactly what they hold.
+    pub async fn moment(&self) -> Result<Moment, LakeError> {
+        loop {
+            let chunks = self.chunks_state().await?;
+            let (version, records) = (chunks.version, self.records_of(&chunks).await?);
+            // a table that was read after another group had been applied to it holds more than the ledger says
+            if let (tables, true) = self.tables_of(chunks).await? {
+                return Ok(Moment { version, tables, records });
+            }
+        }
+    }
+
+    /// Whether nothing was committed after `version` of the ledger. One request.
+    pub async fn is_newest(&self, version: u64) -> Result<bool, LakeError> {
+        let next = self.chunks.entry_path(version + 1);
+        match self.store.head(&next).await {
+            Ok(_) => Ok(false),
+            Err(object_store::Error::NotFound { .. }) => Ok(true),
+            Err(cause) => Err(LakeError::storage("read", &next)(cause)),
+        }
     }
 
     /// Folders that may hold a table, `chunks` left out.
@@ -176,16 +214,11 @@ impl Archive {
         std::str::from_utf8(&bytes).map(TypeText::from).map_err(|cause| LakeError::corrupt(&path, cause))
     }
 
-    /// Keeps a log type file. Its name is its content, so whoever is first has written the same.
+    /// Keeps a log type file. Its name is its content, so whoever was first has written the same.
     pub(super) async fn keep_type(&self, hash: &str, text: &str) -> Result<(), LakeError> {
         let path = type_path(hash);
-        match self.store.put_opts(&path, text.as_bytes().to_vec().into(), PutMode::Create.into()).await {
-            Ok(_)
-            | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Ok(())
-            }
-            Err(cause) => Err(LakeError::storage("write", &path)(cause)),
-        }
+        let stored = self.store.put(&path, text.as_bytes().to_vec().into()).await;
+        stored.map(|_| ()).map_err(LakeError::storage("write", &path))
     }
 
     /// Rows of `table` that belong to `chunk_ids`, from files that may hold event times of `time_range`.
@@ -211,7 +244,8 @@ impl Archive {
         };
         let mut counts = HashMap::new();
         for file in &table.files {
-            for rows in read_file(&self.store, file, &schema, None).await? {
+            let mut file_rows = FileRows::open(&self.store, file, &schema, None).await?;
+            while let Some(rows) = file_rows.next().await? {
                 let ids = rows.column(0).as_primitive::<Int64Type>();
                 let pieces = rows.column_by_name("piece").map(|column| column.as_primitive::<Int32Type>());
                 for (row, id) in ids.values().iter().enumerate() {
@@ -223,6 +257,17 @@ impl Archive {
         }
         Ok(counts)
     }
+}
+
+/// An archive at one version of its ledger.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// Version of `chunks`.
+    pub version: u64,
+    /// As [`Archive::tables`] gives them.
+    pub tables: Vec<TableSnapshot>,
+    /// As [`Archive::records`] gives them.
+    pub records: Vec<ChunkRecord>,
 }
 
 impl TableState {
@@ -254,6 +299,6 @@ fn type_path(hash: &str) -> Path {
 fn display_name(url: &Url) -> String {
     match url.to_file_path() {
         Ok(path) => path.display().to_string().trim_end_matches('/').to_owned(),
-        Err(()) => url.to_string(),
+        Err(()) => url.as_str().trim_end_matches('/').to_owned(),
     }
 }

@@ -4,7 +4,9 @@
 //! whoever loses looks again. That, and actions that are prepared before the commit that applies them, is why
 //! the log entries are written here as JSON and not by deltalake's transaction builder; snapshots, checkpoints
 //! and log clean-up are deltalake's.
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -12,7 +14,7 @@ use deltalake_core::kernel::{EagerSnapshot, LogicalFileView};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
@@ -22,6 +24,8 @@ use super::{DataFile, LakeError};
 
 /// Versions between checkpoints.
 const CHECKPOINT_INTERVAL: u64 = 100;
+/// Puts of one commit when the answers get lost.
+const COMMIT_ATTEMPTS: u32 = 3;
 /// Application of the transaction that a table's version carries: the last group applied to it.
 pub(super) const APP_ID: &str = "pipeline";
 
@@ -71,6 +75,11 @@ impl Log {
 
     fn log_folder(&self) -> Path {
         Path::from_iter([self.name.as_str(), "_delta_log"])
+    }
+
+    /// Where the entry of a version is.
+    pub(super) fn entry_path(&self, version: u64) -> Path {
+        self.log_folder().join(format!("{version:020}.json"))
     }
 
     /// Its present state, or `None` if it was never created.
@@ -123,31 +132,36 @@ impl Log {
 
     /// Writes `actions` as exactly `version`. `false`: another commit has that version.
     pub(super) async fn commit(&self, version: u64, actions: &[Value]) -> Result<bool, LakeError> {
-        let transaction = Uuid::new_v4().to_string();
+        // The id makes each commit's bytes its own.
         let mut entry = json!({"commitInfo": {
             "timestamp": Utc::now().timestamp_millis(),
             "operation": "WRITE",
             "operationParameters": {},
             "engineInfo": concat!("pipeline/", env!("CARGO_PKG_VERSION")),
-            "txnId": transaction,
+            "txnId": Uuid::new_v4().to_string(),
         }})
         .to_string();
         for action in actions {
             entry.push('\n');
             entry.push_str(&action.to_string());
         }
-        let path = self.log_folder().join(format!("{version:020}.json"));
-        match self.store.put_opts(&path, Bytes::from(entry).into(), PutMode::Create.into()).await {
-            Ok(_) => {}
-            // A store that retries by itself may meet its own first attempt.
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                let stored = self.log_store.read_commit_entry(version).await;
-                let stored = stored.map_err(|cause| LakeError::of_delta(&self.location, cause))?;
-                if stored.is_none_or(|bytes| memchr::memmem::find(&bytes, transaction.as_bytes()).is_none()) {
-                    return Ok(false);
-                }
+        let path = self.entry_path(version);
+        let entry = Bytes::from(entry);
+        for attempt in 1.. {
+            let put = self.store.put_opts(&path, entry.clone().into(), PutMode::Create.into()).await;
+            let failure = match put {
+                Ok(_) => break,
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => None,
+                Err(cause) => Some(cause),
+            };
+            // What is there may be this very commit: a store that retries by itself meets its own first attempt, and
+            // an answer may be lost on its way. Only the content can tell.
+            match (self.stored(&path).await?, failure) {
+                (Some(stored), _) if stored == entry => break,
+                (Some(_), _) | (None, None) => return Ok(false),
+                (None, Some(_)) if attempt < COMMIT_ATTEMPTS => {}
+                (None, Some(cause)) => return Err(LakeError::storage("commit to", &self.location)(cause)),
             }
-            Err(cause) => return Err(LakeError::storage("commit to", &self.location)(cause)),
         }
         if version > 0 && version.is_multiple_of(CHECKPOINT_INTERVAL) {
             self.checkpoint().await;
@@ -155,8 +169,17 @@ impl Log {
         Ok(true)
     }
 
+    async fn stored(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
+        let read = async { self.store.get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(cause) => Err(LakeError::storage("commit to", &self.location)(cause)),
+        }
+    }
+
     /// Bounds what a reader has to replay. The commits are the truth, so a failure costs time only.
-    async fn checkpoint(&self) {
+    pub(super) async fn checkpoint(&self) {
         let mut table = DeltaTable::new(Arc::clone(&self.log_store));
         let done = async {
             table.load().await?;
@@ -166,6 +189,27 @@ impl Log {
         if let Err(cause) = done.await {
             tracing::warn!(table = %self.location, %cause, "no checkpoint written; the next one makes up for it");
         }
+    }
+
+    /// Paths within the table of files that commits of the last `time` took out of it. The log keeps commits for longer.
+    pub(super) async fn removed_within(&self, time: Duration) -> Result<HashSet<String>, LakeError> {
+        let failed = |cause| LakeError::storage("read", &self.location)(cause);
+        let listed = self.store.list_with_delimiter(Some(&self.log_folder())).await.map_err(failed)?;
+        let is_recent = |written: DateTime<Utc>| {
+            Utc::now().signed_duration_since(written).to_std().is_ok_and(|age| age < time)
+        };
+        let commits = listed
+            .objects
+            .into_iter()
+            .filter(|object| object.location.as_ref().ends_with(".json") && is_recent(object.last_modified));
+        let mut removed = HashSet::new();
+        for commit in commits {
+            let Some(bytes) = self.stored(&commit.location).await? else { continue };
+            let actions = bytes.split(|byte| *byte == b'\n');
+            let actions = actions.filter_map(|action| serde_json::from_slice::<Value>(action).ok());
+            removed.extend(actions.filter_map(|action| Some(action["remove"]["path"].as_str()?.to_owned())));
+        }
+        Ok(removed)
     }
 
     /// Creates the table, or adds the columns it lacks. Returns its state.

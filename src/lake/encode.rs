@@ -4,22 +4,18 @@
 //! absent: sorting, which would cost the line numbers their two bits each.
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMillisecondArray};
-use arrow::compute;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
 use chrono::{NaiveDate, Utc};
-use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::errors::ParquetError;
-use parquet::file::writer::SerializedFileWriter;
-use serde_json::{Map, Value, json};
-use uuid::Uuid;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use super::column_chunk::{dictionary_chunk, number_chunk, number_dictionary_chunk};
-use super::delta::format_time;
-use super::parquet_settings::{ColumnPlan, column_plans, integers, properties};
+use super::data_file_name::data_file_name;
+use super::parquet_writer::ParquetWriter;
 use super::schema::{DAY, Layout};
+use super::statistics::FileStatistics;
 use super::{DataFile, LakeError};
 
 /// Folder of rows without a usable day, as Hive names it.
@@ -42,67 +38,46 @@ pub(super) fn encode(
     batches: &[RecordBatch],
 ) -> Result<EncodedFile, LakeError> {
     let failed = |cause: &dyn ToString| LakeError::encode(&layout.name, cause.to_string());
-    let stats = statistics(layout, batches);
+    let stats = FileStatistics::of(layout, batches).to_json(layout);
     let batches = in_whole_milliseconds(batches).map_err(|cause| failed(&cause))?;
     let bytes = write_parquet(layout, &batches).map_err(|cause| failed(&cause))?;
 
-    let name = format!("part-{}.parquet", Uuid::now_v7().simple());
+    let name = data_file_name(Sha256::new_with_prefix(&bytes));
+    let (path, add) = add_action(layout, day, &name, bytes.len() as u64, &stats);
+    Ok(EncodedFile { path, bytes, add })
+}
+
+/// One row group.
+fn write_parquet(layout: &Layout, batches: &[RecordBatch]) -> Result<Bytes, ParquetError> {
+    let schema = batches.first().map_or_else(|| Arc::clone(&layout.schema), RecordBatch::schema);
+    let num_rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut file = ParquetWriter::try_new(Vec::new(), layout, &schema, num_rows)?;
+    file.write(batches)?;
+    Ok(Bytes::from(file.finish()?))
+}
+
+/// Where the file called `name` is, relative to the archive's root, and the `add` action for its table.
+pub(super) fn add_action(
+    layout: &Layout,
+    day: Option<i32>,
+    name: &str,
+    len_bytes: u64,
+    stats: &Value,
+) -> (String, Value) {
     let (path, partition) = match (&layout.timestamp, day.and_then(date)) {
-        (None, _) => (name, json!({})),
+        (None, _) => (name.to_owned(), json!({})),
         (Some(_), None) => (format!("{DAY}={NULL_DAY}/{name}"), json!({DAY: null})),
         (Some(_), Some(date)) => (format!("{DAY}={date}/{name}"), json!({DAY: date.to_string()})),
     };
     let add = json!({"add": {
         "path": path,
         "partitionValues": partition,
-        "size": bytes.len(),
+        "size": len_bytes,
         "modificationTime": Utc::now().timestamp_millis(),
         "dataChange": true,
         "stats": stats.to_string(),
     }});
-    Ok(EncodedFile { path: format!("{}/{path}", layout.name), bytes, add })
-}
-
-/// One row group, column by column, so that only one column is being compressed at a time.
-fn write_parquet(layout: &Layout, batches: &[RecordBatch]) -> Result<Bytes, ParquetError> {
-    let schema = batches.first().map_or_else(|| Arc::clone(&layout.schema), RecordBatch::schema);
-    let plans = column_plans(batches);
-    let num_rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let settings = Arc::new(properties(layout, &schema, num_rows));
-    let descriptor = ArrowSchemaConverter::new().convert(&schema)?;
-    // The Arrow schema is left out of the file: readers shall see the plain Parquet types.
-    let mut file = SerializedFileWriter::new(Vec::new(), descriptor.root_schema_ptr(), settings)?;
-    let writers = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema)).create_column_writers(0)?;
-    let mut row_group = file.next_row_group()?;
-    for (position, mut writer) in writers.into_iter().enumerate() {
-        let field = schema.field(position);
-        let columns: Vec<ArrayRef> = batches.iter().map(|batch| Arc::clone(batch.column(position))).collect();
-        let has_bloom_filter = layout.indexed.contains(field.name());
-        let by_hand = match plans[position] {
-            ColumnPlan::Dictionary => {
-                dictionary_chunk(descriptor.column(position), &columns, has_bloom_filter)?
-            }
-            ColumnPlan::NumberDictionary => {
-                number_dictionary_chunk(descriptor.column(position), &integers(&columns))?
-            }
-            ColumnPlan::Number(encoding) => {
-                number_chunk(descriptor.column(position), &integers(&columns), encoding)?
-            }
-            ColumnPlan::Crate => None,
-        };
-        if let Some(chunk) = by_hand {
-            row_group.append_column(&chunk.bytes, chunk.close)?;
-            continue;
-        }
-        for column in &columns {
-            for leaf in compute_leaves(field, column)? {
-                writer.write(&leaf)?;
-            }
-        }
-        writer.close()?.append_to_row_group(&mut row_group)?;
-    }
-    row_group.close()?;
-    Ok(Bytes::from(file.into_inner()?))
+    (format!("{}/{path}", layout.name), add)
 }
 
 /// The `remove` action of a file that `encode` once made.
@@ -123,35 +98,6 @@ pub(super) fn remove_action(layout: &Layout, path: &str, file: &DataFile) -> Val
 
 fn date(day: i32) -> Option<NaiveDate> {
     NaiveDate::from_epoch_days(day)
-}
-
-/// Row count, and the range of the column by which files are pruned: event time, or the ledger's group.
-fn statistics(layout: &Layout, batches: &[RecordBatch]) -> Value {
-    let num_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let (mut min_values, mut max_values, mut null_count) = (Map::new(), Map::new(), Map::new());
-    if let Some(name) = &layout.timestamp {
-        let columns = || batches.iter().filter_map(|batch| batch.column_by_name(name));
-        let times = || columns().filter_map(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        if let Some(text) = times().filter_map(compute::min).min().and_then(format_time) {
-            min_values.insert(name.clone(), text.into());
-        }
-        if let Some(text) = times().filter_map(compute::max).max().and_then(format_time) {
-            max_values.insert(name.clone(), text.into());
-        }
-        null_count.insert(name.clone(), columns().map(Array::null_count).sum::<usize>().into());
-    }
-    let groups = || {
-        let columns = batches.iter().filter_map(|batch| batch.column_by_name("group"));
-        columns.filter_map(|column| column.as_primitive_opt::<Int64Type>())
-    };
-    if layout.name == crate::ledger::CHUNKS
-        && let (Some(min), Some(max)) =
-            (groups().filter_map(compute::min).min(), groups().filter_map(compute::max).max())
-    {
-        min_values.insert("group".into(), min.into());
-        max_values.insert("group".into(), max.into());
-    }
-    json!({"numRecords": num_rows, "minValues": min_values, "maxValues": max_values, "nullCount": null_count})
 }
 
 /// Timestamp columns whose values are all whole milliseconds, in milliseconds; see `parquet_settings`.

@@ -3,9 +3,10 @@ use std::error::Error as _;
 use std::io;
 
 use deltalake_core::DeltaTableError;
+use parquet::errors::ParquetError;
 use thiserror::Error;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, StorageFault, condensed};
 
 /// Why the archive could not be read or written. The message names the place and the remedy.
 #[derive(Debug, Error)]
@@ -75,7 +76,10 @@ impl LakeError {
         location: impl ToString,
     ) -> impl FnOnce(object_store::Error) -> Self {
         let location = location.to_string();
-        move |source| Self::Storage { operation, location, hint: remedy(operation, &source), source }
+        move |source| {
+            let source = condensed(source);
+            Self::Storage { operation, location, hint: remedy(operation, &source), source }
+        }
     }
 
     pub(super) fn corrupt(location: impl ToString, reason: impl ToString) -> Self {
@@ -90,7 +94,26 @@ impl LakeError {
     pub(super) fn of_delta(location: &str, cause: DeltaTableError) -> Self {
         match cause {
             DeltaTableError::ObjectStore { source } => Self::storage("read", location)(source),
-            other => Self::corrupt(location, other),
+            other => {
+                // the kernel hides what storage said in its text
+                let source = object_store::Error::Generic { store: "delta", source: other.into() };
+                match (StorageFault::of(&source), source) {
+                    (None, object_store::Error::Generic { source, .. }) => Self::corrupt(location, source),
+                    (_, source) => Self::storage("read", location)(source),
+                }
+            }
+        }
+    }
+
+    /// A file is written to a local one first.
+    pub(super) fn of_spool(table: &str, cause: ParquetError) -> Self {
+        let location = std::env::temp_dir();
+        match cause {
+            ParquetError::External(cause) => {
+                let source = object_store::Error::Generic { store: "spool", source: cause };
+                Self::storage("write to", location.display())(source)
+            }
+            cause => Self::encode(table, cause),
         }
     }
 
@@ -112,6 +135,9 @@ impl From<ClientError> for LakeError {
 }
 
 fn remedy(operation: &str, cause: &object_store::Error) -> String {
+    if let Some(fault) = StorageFault::of(cause) {
+        return fault.remedy().to_owned();
+    }
     let mut source = cause.source();
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<io::Error>() {

@@ -12,8 +12,7 @@ use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::Utc;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::LakeError;
 use super::encode::{EncodedFile, encode};
 use super::schema::Layout;
+use super::upload::{Content, upload};
 use crate::model::{FIRST_DAY, FUTURE_DAYS, MAX_NEW_DAYS, MICROS_PER_DAY};
 
 /// Batches that wait for a lane.
@@ -212,8 +212,7 @@ impl Worker {
 
 /// Stores a file durably, without committing it.
 pub(super) async fn put(store: Arc<dyn ObjectStore>, file: EncodedFile) -> Result<NewFile, LakeError> {
-    let size_bytes = file.bytes.len() as u64;
-    let stored = store.put(&Path::from(file.path.as_str()), file.bytes.into()).await;
-    stored.map_err(LakeError::storage("write", &file.path))?;
-    Ok(NewFile { path: file.path, size_bytes, add: file.add })
+    let content = Content::Memory(file.bytes);
+    upload(store.as_ref(), &file.path, &content).await?;
+    Ok(NewFile { path: file.path, size_bytes: content.len_bytes(), add: file.add })
 }

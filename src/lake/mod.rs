@@ -8,25 +8,35 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 mod archive;
+mod audit;
 mod bit_pack;
+mod chain;
 mod column_chunk;
 mod commit;
+mod compact;
+mod data_file_name;
 mod delta;
 mod encode;
 mod entries;
 mod error;
 mod lane;
+mod merge;
 mod orphans;
 mod pages;
 mod parquet_settings;
+mod parquet_writer;
 mod read;
 mod schema;
+mod statistics;
 mod supersede;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod writer;
 
-pub use archive::Archive;
+pub use archive::{Archive, Moment};
+pub use audit::Damage;
+pub use compact::Compaction;
 pub use error::LakeError;
 pub use writer::ArchiveWriter;
 

@@ -2,12 +2,14 @@
 //!
 //! A file may be the work of a living writer, whose group will name it soon. Only files older than [`LEASE`]
 //! are taken for garbage, and a writer discards a group older than half of that instead of committing it.
+//! A file that was replaced stays as long for the sake of readers that began before.
 use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
 use futures_util::TryStreamExt;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use super::LakeError;
 use super::archive::Archive;
@@ -42,8 +44,17 @@ pub(super) async fn remove_orphans(archive: &Archive, lease: Duration) -> Result
         Ok((age.to_std().is_ok_and(|age| age >= lease)).then_some(object.location))
     });
     let old: Vec<_> = listed.try_collect().await.map_err(LakeError::storage("list", archive.url()))?;
+    let mut garbage: Vec<_> = old.iter().filter(|path| is_garbage(path.as_ref())).collect();
+    let table_of = |path: &&Path| path.as_ref().split_once('/').map(|(table, _)| table.to_owned());
+    for table in garbage.iter().filter_map(table_of).collect::<HashSet<_>>() {
+        let recent = archive.log(&table)?.removed_within(lease).await?;
+        garbage.retain(|path| {
+            let within = path.as_ref().strip_prefix(&*table).and_then(|path| path.strip_prefix('/'));
+            within.is_none_or(|within| !recent.contains(within))
+        });
+    }
     let mut removed = 0;
-    for path in old.iter().filter(|path| is_garbage(path.as_ref())) {
+    for path in garbage {
         match archive.store().delete(path).await {
             Ok(()) => removed += 1,
             Err(object_store::Error::NotFound { .. }) => {}

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
 use super::LakeError;
+use super::chain::CHAIN;
 use crate::ledger::{self, BLANKS, CHUNKS, REJECTS};
 use crate::model::Table;
 
@@ -57,7 +58,8 @@ impl Layout {
         let entry = ledger::columns();
         let group = Arc::new(Field::new("group", DataType::Int64, true));
         let actions = Arc::new(Field::new("actions", DataType::Utf8, true));
-        let fields = std::iter::once(group).chain(entry.fields().iter().cloned()).chain([actions]);
+        let chain = Arc::new(Field::new(CHAIN, DataType::Utf8, true));
+        let fields = std::iter::once(group).chain(entry.fields().iter().cloned()).chain([actions, chain]);
         Self::unpartitioned(CHUNKS, Arc::new(Schema::new(fields.collect::<Vec<_>>())))
     }
 

@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::Int64Type;
-
 use super::LakeError;
 use super::archive::{Archive, may_hold};
 use super::commit::Actions;
-use super::encode::{encode, remove_action};
-use super::lane::{NewFile, put};
+use super::encode::remove_action;
+use super::lane::NewFile;
+use super::merge::{MergeOptions, merge};
 use super::read::{columns, read_file};
 use crate::ledger::{BLANKS, CHUNK_ID, REJECTS};
 use crate::model::ChunkRecord;
@@ -64,23 +61,11 @@ async fn rewrite_table(
         if found.iter().all(|rows| rows.num_rows() == 0) {
             continue;
         }
-        let mut kept = Vec::new();
-        for rows in read_file(archive.store(), &live.file, &state.layout.schema, None).await? {
-            let stays = |ids_here: &arrow::array::Int64Array| -> BooleanArray {
-                ids_here.iter().map(|id| Some(!id.is_some_and(|id| ids.contains(&id)))).collect()
-            };
-            let of_rows =
-                rows.column_by_name(CHUNK_ID).and_then(|column| column.as_primitive_opt::<Int64Type>());
-            let of_rows =
-                of_rows.ok_or_else(|| LakeError::corrupt(&live.file.path, "column chunk_id is missing"))?;
-            let filtered = filter_record_batch(&rows, &stays(of_rows));
-            kept.push(filtered.map_err(|cause| LakeError::encode(table, cause))?);
-        }
         let actions = rewrites.actions.entry(table.to_owned()).or_default();
         actions.push(remove_action(&state.layout, &live.path, &live.file));
-        if kept.iter().any(|rows| rows.num_rows() > 0) {
-            let file = encode(&state.layout, live.file.day, &kept)?;
-            let stored = put(Arc::clone(archive.store()), file).await?;
+        let without = MergeOptions { without: Some(ids), ..MergeOptions::default() };
+        let (day, file) = (live.file.day, std::slice::from_ref(live));
+        if let Some(stored) = merge(archive, &state.layout, day, file, &without).await? {
             actions.push(stored.add.clone());
             rewrites.files.push(stored);
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use super::archive::Archive;
 use super::commit::{Actions, Positions};
 use super::delta::applied_action;
 use super::encode::encode;
-use super::entries::{GroupEntry, to_rows};
+use super::entries::{GroupEntry, links_of_rows, to_rows};
 use super::lane::{Lane, NewFile, put};
 use super::orphans::{LEASE, remove_orphans};
 
@@ -45,6 +46,8 @@ pub struct ArchiveWriter {
     /// Version of `chunks` up to which `committed` is complete.
     version: u64,
     committed: Committed,
+    /// Link of the last group in it.
+    link: String,
     /// All groups up to this one are applied to all tables.
     applied: i64,
     positions: Positions,
@@ -76,6 +79,7 @@ impl ArchiveWriter {
             name: Uuid::now_v7().to_string(),
             version: 0,
             committed: Committed::default(),
+            link: String::new(),
             applied: 0,
             positions: Positions::new(),
             lanes: HashMap::new(),
@@ -217,7 +221,7 @@ impl ArchiveWriter {
     }
 
     /// Removes files that will not be committed. What stays is removed as orphans later.
-    async fn remove(&self, files: impl Iterator<Item = &NewFile>) {
+    pub(super) async fn remove(&self, files: impl Iterator<Item = &NewFile>) {
         for file in files {
             if let Err(cause) = self.archive.store().delete(&Path::from(file.path.as_str())).await {
                 tracing::debug!(path = %file.path, %cause, "file stays until it is old enough");
@@ -243,24 +247,15 @@ impl ArchiveWriter {
             } else {
                 rewrite_without(&self.archive, &superseded).await?
             };
-            let number = self.version + 1;
             let mut actions: Actions = rewrites.actions.clone();
             for (table, of_table) in &files {
                 let adds = of_table.iter().map(|file| file.add.clone());
                 actions.entry(table.clone()).or_default().extend(adds);
             }
-            let entry_file = self.store_entries(group, number.cast_signed(), &actions).await?;
-            let entry = [applied_action(self.applied), entry_file.add.clone()];
-            // An error here leaves open whether the commit counts, so nothing is removed.
-            if !self.archive.chunks.commit(number, &entry).await? {
-                self.remove(rewrites.files.iter().chain([&entry_file])).await;
-                self.catch_up().await?;
+            let Some(entry_file) = self.try_commit(&group.records, &actions).await? else {
+                self.remove(rewrites.files.iter()).await;
                 continue;
-            }
-            self.version = number;
-            group.records.iter().for_each(|record| self.committed.insert(record));
-            self.archive.apply(number.cast_signed(), &actions, &mut self.positions).await?;
-            self.applied = number.cast_signed();
+            };
             let stored = files.values().flatten().chain(&rewrites.files).chain([&entry_file]);
             return Ok(CommitReceipt {
                 ranges: group.records.iter().map(|record| record.range).collect(),
@@ -268,6 +263,38 @@ impl ArchiveWriter {
                 ..CommitReceipt::default()
             });
         }
+    }
+
+    /// Commits the next group and applies it; returns the file of its entries. `None` if another writer committed
+    /// first: what it did is known then, and `actions` may be good no more.
+    pub(super) async fn try_commit(
+        &mut self,
+        records: &[ChunkRecord],
+        actions: &Actions,
+    ) -> Result<Option<NewFile>, LakeError> {
+        let number = self.version + 1;
+        let (entry_file, link) = self.store_entries(records, number.cast_signed(), actions).await?;
+        let entry = [applied_action(self.applied), entry_file.add.clone()];
+        // An error here leaves open whether the commit counts, so nothing is removed.
+        if !self.archive.chunks.commit(number, &entry).await? {
+            self.remove([&entry_file].into_iter()).await;
+            self.catch_up().await?;
+            return Ok(None);
+        }
+        (self.version, self.link) = (number, link);
+        records.iter().for_each(|record| self.committed.insert(record));
+        self.archive.apply(number.cast_signed(), actions, &mut self.positions).await?;
+        self.applied = number.cast_signed();
+        Ok(Some(entry_file))
+    }
+
+    /// Takes the place of small files of the ledger: a commit to `chunks` that is no group. All groups before it must
+    /// have been applied. `false` if another writer committed first.
+    pub(super) async fn try_commit_to_ledger(&mut self, actions: Vec<Value>) -> Result<bool, LakeError> {
+        let entry: Vec<_> = std::iter::once(applied_action(self.applied)).chain(actions).collect();
+        let is_committed = self.archive.chunks.commit(self.version + 1, &entry).await?;
+        self.catch_up().await?;
+        Ok(is_committed)
     }
 
     /// The open lines that the group takes the place of.
@@ -288,24 +315,29 @@ impl ArchiveWriter {
 
     async fn store_entries(
         &self,
-        group: &Group,
+        records: &[ChunkRecord],
         number: i64,
         actions: &Actions,
-    ) -> Result<NewFile, LakeError> {
+    ) -> Result<(NewFile, String), LakeError> {
         let layout = Layout::chunks();
         let actions =
             serde_json::to_string(actions).map_err(|cause| LakeError::encode(&layout.name, cause))?;
         let committed_at = Utc::now().timestamp_micros();
         let entry = GroupEntry { group: number, committed_at, writer: &self.name, actions: &actions };
-        let file = encode(&layout, None, &[to_rows(&entry, &group.records)?])?;
-        put(Arc::clone(self.archive.store()), file).await
+        let rows = to_rows(&entry, records, &self.link)?;
+        let link = links_of_rows(&rows).pop().map_or_else(String::new, |(_, link)| link);
+        let file = encode(&layout, None, &[rows])?;
+        Ok((put(Arc::clone(self.archive.store()), file).await?, link))
     }
 
     /// Learns what others committed, and finishes what they left pending.
-    async fn catch_up(&mut self) -> Result<(), LakeError> {
+    pub(super) async fn catch_up(&mut self) -> Result<(), LakeError> {
         let state = self.archive.chunks_state().await?;
         self.archive.finish_pending(&state).await?;
-        self.archive.fold_into(&mut self.committed, &state, self.version.cast_signed()).await?;
+        let after = self.version.cast_signed();
+        if let Some(link) = self.archive.fold_into(&mut self.committed, &state, after).await? {
+            self.link = link;
+        }
         self.version = state.version;
         self.applied = state.version.cast_signed();
         Ok(())

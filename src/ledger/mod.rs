@@ -4,10 +4,12 @@
 //! Pure. The archive and Postgres have the same columns, so that one account of what was read serves both.
 //! Deliberately absent: storage.
 mod committed;
+mod division;
 mod kept;
 mod records;
 
 pub use committed::{Committed, Verdict, newest};
+pub use division::{Counted, Division, LeftOut, OpenLine, Uncounted, divide};
 pub use kept::{blank_columns, blank_rows, reject_columns, reject_rows};
 pub use records::{EntryError, columns, of_rows, to_rows, unhex};
 

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::timestamp::{date_from_days, days_from_date};
+use super::timestamp::date_from_days;
 use super::{ColumnType, LogType};
 
 mod view;
@@ -89,12 +89,11 @@ pub fn day_leaf(table: &str, day: i32) -> String {
     joined(table, &format!("{year:04}{month:02}{day:02}"))
 }
 
-/// The day whose leaf of a table this is.
+/// The day that a leaf of `table` is for; `None` if its name does not say one.
 pub fn day_of_leaf(table: &str, leaf: &str) -> Option<i32> {
-    let date = leaf.rsplit('_').next().filter(|date| date.len() == 8)?;
-    let number = |digits: std::ops::Range<usize>| date.get(digits)?.parse::<i64>().ok();
-    let day = days_from_date(number(0..4)?, number(4..6)?, number(6..8)?) as i32;
-    (day_leaf(table, day) == leaf).then_some(day)
+    let digits = leaf.rsplit('_').next().filter(|digits| digits.len() == 8)?;
+    let date = chrono::NaiveDate::parse_from_str(digits, "%Y%m%d").ok()?;
+    Some(date.to_epoch_days()).filter(|day| day_leaf(table, *day) == leaf)
 }
 
 /// The indexes that a leaf of the type has once it is filled: one per column with `index = true`, those that its

@@ -90,14 +90,14 @@ impl Networks {
 
 /// The leading `bits - shift` bits that all addresses of a network share.
 #[derive(Debug, Clone, Copy)]
-struct Network {
+pub(super) struct Network {
     is_v4: bool,
     shift: u32,
     prefix: u128,
 }
 
 impl Network {
-    fn try_new(text: &str) -> Result<Self> {
+    pub(super) fn try_new(text: &str) -> Result<Self> {
         let bad = || {
             exec_datafusion_err!("ip_in: '{text}' is not a network; write it as 10.0.0.0/8 or 2001:db8::/32")
         };

@@ -1,25 +1,39 @@
-//! SQL over the archive: the only place that names DataFusion's session.
+//! SQL over archives, Postgres and raw logs: the only place that names DataFusion's session.
 //!
 //! Invariants: nothing but reading; files and row groups that cannot hold a matching row are not read; results
-//! stream, and what a query must hold (sorts, groups) is bounded and spills to the temporary folder.
+//! stream, and what a query must hold (sorts, groups) is bounded and spills to the temporary folder; a line that lies
+//! in several places is read once (see `places`).
 //! Deliberately absent: tables over paths or URLs named in the SQL. Only registered tables can be read.
+mod counted;
 mod date_trunc;
 mod exact_time;
 mod ip;
 mod json;
 mod logs;
 mod output;
+mod places;
+mod postgres;
+mod raw;
 mod render;
+mod report;
+mod scan;
 mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod union;
 
 use thiserror::Error;
 
+use crate::archive::ArchiveError;
+use crate::client::ClientError;
+use crate::source::SourceError;
+
 pub use logs::LogsBranch;
 pub use output::{OutputFormat, ResultPrinter};
+pub use places::Places;
 pub use render::TypeVersions;
+pub use report::{Explained, Scan};
 pub use session::{Query, Session};
 
 /// Why a query was refused or failed. One line; names the thing and, where there is one, the remedy.
@@ -37,6 +51,15 @@ pub enum QueryError {
     /// The statement cannot be parsed, planned or run.
     #[error("{0}")]
     Sql(String),
+    /// An archive or a database that is to be read cannot be.
+    #[error(transparent)]
+    Place(#[from] ArchiveError),
+    /// A location cannot be opened.
+    #[error(transparent)]
+    Location(#[from] ClientError),
+    /// Raw input cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A result cannot be put in the form asked for.
     #[error("{0}")]
     Output(String),

@@ -1,9 +1,10 @@
-//! The session: tables of one archive version, the settings they are read with, and the gate that lets
+//! The session: tables of the places it is over, the settings they are read with, and the gate that lets
 //! nothing but reading through.
 //!
 //! Invariant: all statements of a text are checked before the first one runs.
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
@@ -15,13 +16,19 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream};
 use datafusion::functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion::functions::unicode::planner::UnicodeFunctionPlanner;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{SetExpr, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use futures_util::StreamExt;
 use object_store::ObjectStore;
+use tokio::sync::Mutex;
 
 use super::json::JsonPlanner;
+use super::places::Places;
+use super::report::{Explained, Notes};
 use super::table::LakeTable;
 use super::{LogsBranch, QueryError, date_trunc, exact_time, ip, logs};
 use crate::lake::TableSnapshot;
@@ -31,9 +38,10 @@ const MEMORY_BYTES: usize = 256 << 20;
 /// Files from this size on are split between the cores. The archive's row groups are a few MiB.
 const SPLIT_BYTES: usize = 1 << 20;
 
-/// SQL over one version of an archive. Cheap to query again: Parquet footers are kept.
+/// SQL over places, each looked at anew for every statement. Cheap to query again: Parquet footers are kept.
 pub struct Session {
     context: SessionContext,
+    places: Option<Mutex<Places>>,
 }
 
 /// One statement that only reads, ready to run.
@@ -43,49 +51,29 @@ pub struct Query {
 }
 
 impl Session {
-    /// A session over `tables`, whose file paths are relative to the root of `store`. A table is called by
-    /// its folder's entry in `sql_names`, or else by its folder.
+    /// A session over `places`.
+    pub fn new(places: Places) -> Result<Self, QueryError> {
+        Ok(Self { context: context()?, places: Some(Mutex::new(places)) })
+    }
+
+    /// A session over `tables` as they are, whose file paths are relative to the root of `store`. A table is called
+    /// by its folder's entry in `sql_names`, or else by its folder.
     pub fn try_new(
         store: Arc<dyn ObjectStore>,
         tables: &[TableSnapshot],
         sql_names: &BTreeMap<String, String>,
     ) -> Result<Self, QueryError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut config = SessionConfig::new()
-            .with_target_partitions(cores)
-            .with_information_schema(true)
-            .with_repartition_file_min_size(SPLIT_BYTES)
-            .with_default_catalog_and_schema("pipeline", "archive");
-        let options = config.options_mut();
-        options.execution.parquet.pushdown_filters = true;
-        options.execution.parquet.reorder_filters = true;
-        // Postgres' own precedences (`->>` before `=`): the team's queries come from there.
-        options.sql_parser.dialect = Dialect::PostgreSQL;
-        options.execution.time_zone = Some("UTC".to_owned());
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES)))
-            .build_arc()?;
+        let context = context()?;
         let store_url = ObjectStoreUrl::parse("archive://root")?;
-        runtime.register_object_store(store_url.as_ref(), store);
-        let mut state = SessionStateBuilder::new_with_default_features()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .build();
-        // EXTRACT(..), SUBSTRING(.. FROM ..) and POSITION(.. IN ..): their functions are built in, their
-        // syntax hangs on features of the umbrella crate that would compile much more.
-        state.register_expr_planner(Arc::new(DatetimeFunctionPlanner))?;
-        state.register_expr_planner(Arc::new(UnicodeFunctionPlanner))?;
-        state.register_expr_planner(Arc::new(JsonPlanner::new()))?;
-        let context = SessionContext::new_with_state(state);
-        context.add_optimizer_rule(Arc::new(exact_time::ExactTime::new()));
-        context.register_udf(ip::ip_in());
-        context.register_udf(date_trunc::date_trunc());
+        context.runtime_env().register_object_store(store_url.as_ref(), store);
         for snapshot in tables {
             let name = sql_names.get(&snapshot.name).unwrap_or(&snapshot.name);
-            let table: Arc<dyn TableProvider> = Arc::new(LakeTable::new(store_url.clone(), snapshot));
+            let store = (store_url.clone(), Arc::default());
+            let table: Arc<dyn TableProvider> =
+                Arc::new(LakeTable::new(store, "", snapshot, &Notes::default()));
             context.register_table(TableReference::bare(name.as_str()), table)?;
         }
-        Ok(Self { context })
+        Ok(Self { context, places: None })
     }
 
     /// Adds the view `logs` over these log types.
@@ -110,14 +98,56 @@ impl Session {
 
     /// Plans a statement and starts it.
     pub async fn run(&self, query: &Query) -> Result<SendableRecordBatchStream, QueryError> {
-        let state = self.context.state();
-        let plan = state.statement_to_plan(query.statement.clone()).await;
+        let plan = self.plan(query).await?;
+        Ok(execute_stream(plan, self.context.task_ctx())?)
+    }
+
+    /// Looks at the places, and plans a statement over what they hold now.
+    async fn plan(&self, query: &Query) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+        // one statement is planned at a time: its tables are those of its moment
+        let mut places = match &self.places {
+            Some(places) => Some(places.lock().await),
+            None => None,
+        };
+        let _held = match &mut places {
+            Some(places) => Some(places.look(&self.context).await?),
+            None => None,
+        };
+        let plan = self.context.state().statement_to_plan(query.statement.clone()).await;
         let plan = plan.map_err(|error| self.with_table_names(error.into()))?;
         // The syntax was checked; this catches what only the plan shows, such as SELECT .. INTO.
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|_| not_reading(&query.statement))?;
-        Ok(self.context.execute_logical_plan(plan).await?.execute_stream().await?)
+        Ok(self.context.execute_logical_plan(plan).await?.create_physical_plan().await?)
+    }
+
+    /// Runs a statement to its end for what it takes; its rows are counted.
+    pub async fn explain(&self, query: &Query) -> Result<Explained, QueryError> {
+        let started = Instant::now();
+        let notes = match &self.places {
+            Some(places) => places.lock().await.notes.clone(),
+            None => Notes::default(),
+        };
+        // what earlier statements noted
+        drop(notes.take());
+        let plan = self.plan(query).await?;
+        let mut rows = 0;
+        let mut stream = execute_stream(Arc::clone(&plan), self.context.task_ctx())?;
+        while let Some(batch) = stream.next().await {
+            rows += batch?.num_rows() as u64;
+        }
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let text = DisplayableExecutionPlan::with_metrics(&*plan).indent(false).to_string();
+        let plan = text.lines().map(str::to_owned).collect();
+        Ok(Explained { rows, micros, scans: notes.take(), plan })
+    }
+
+    fn names(&self) -> Vec<String> {
+        let schema = self.context.catalog("pipeline").and_then(|catalog| catalog.schema("archive"));
+        let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
+        names.sort();
+        names
     }
 
     /// Runs a text of exactly one statement.
@@ -132,14 +162,43 @@ impl Session {
     fn with_table_names(&self, error: QueryError) -> QueryError {
         match error {
             QueryError::Sql(text) if text.starts_with("table '") => {
-                let schema = self.context.catalog("pipeline").and_then(|catalog| catalog.schema("archive"));
-                let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
-                names.sort();
-                QueryError::Sql(format!("{text}; there are {}", names.join(", ")))
+                QueryError::Sql(format!("{text}; there are {}", self.names().join(", ")))
             }
             other => other,
         }
     }
+}
+
+/// DataFusion as every session has it.
+fn context() -> Result<SessionContext, QueryError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut config = SessionConfig::new()
+        .with_target_partitions(cores)
+        .with_information_schema(true)
+        .with_repartition_file_min_size(SPLIT_BYTES)
+        .with_default_catalog_and_schema("pipeline", "archive");
+    let options = config.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    // Postgres' own precedences (`->>` before `=`): the team's queries come from there.
+    options.sql_parser.dialect = Dialect::PostgreSQL;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES))).build_arc()?;
+    let mut state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .build();
+    // EXTRACT(..), SUBSTRING(.. FROM ..) and POSITION(.. IN ..): their functions are built in, their
+    // syntax hangs on features of the umbrella crate that would compile much more.
+    state.register_expr_planner(Arc::new(DatetimeFunctionPlanner))?;
+    state.register_expr_planner(Arc::new(UnicodeFunctionPlanner))?;
+    state.register_expr_planner(Arc::new(JsonPlanner::new()))?;
+    let context = SessionContext::new_with_state(state);
+    context.add_optimizer_rule(Arc::new(exact_time::ExactTime::new()));
+    context.register_udf(ip::ip_in());
+    context.register_udf(date_trunc::date_trunc());
+    Ok(context)
 }
 
 fn is_reading(statement: &Statement) -> bool {

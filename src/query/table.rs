@@ -28,23 +28,35 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
+use super::report::{Counter, Notes};
 use crate::lake::{DataFile, TableSnapshot};
 
 /// Partition column, behind the stored ones.
-const DAY: &str = "day";
+pub(super) const DAY: &str = "day";
 /// Event time, whose range the Delta log holds per file.
-const TIMESTAMP: &str = "timestamp";
+pub(super) const TIMESTAMP: &str = "timestamp";
 
 /// One version of a table.
 #[derive(Debug)]
 pub(super) struct LakeTable {
     store_url: ObjectStoreUrl,
+    place: String,
+    name: String,
+    notes: Notes,
+    /// What was read of it.
+    counter: Arc<Counter>,
     schema: TableSchema,
     files: Vec<PartitionedFile>,
 }
 
 impl LakeTable {
-    pub(super) fn new(store_url: ObjectStoreUrl, snapshot: &TableSnapshot) -> Self {
+    /// A table whose files are in the store at `store_url`, rooted at the archive `place`, which counts what is read.
+    pub(super) fn new(
+        (store_url, counter): (ObjectStoreUrl, Arc<Counter>),
+        place: &str,
+        snapshot: &TableSnapshot,
+        notes: &Notes,
+    ) -> Self {
         let partitions = match snapshot.partitioned {
             true => vec![Arc::new(Field::new(DAY, DataType::Date32, true))],
             false => vec![],
@@ -60,7 +72,8 @@ impl LakeTable {
             scanned
         };
         let files = snapshot.files.iter().map(file).collect();
-        Self { store_url, schema, files }
+        let (place, name, notes) = (place.to_owned(), snapshot.name.clone(), notes.clone());
+        Self { store_url, place, name, notes, counter, schema, files }
     }
 
     /// The files that may hold rows for which all `filters` are true.
@@ -127,6 +140,8 @@ impl TableProvider for LakeTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let files = self.prune(state, filters)?;
+        self.counter.reset();
+        self.notes.files(&self.place, &self.name, (files.len(), self.files.len()), &self.counter);
         let schema = self.schema.table_schema();
         if files.is_empty() {
             let schema = match projection {
@@ -209,7 +224,7 @@ fn has_no_subquery(filter: &Expr) -> bool {
     matches!(filter.exists(is_subquery), Ok(false))
 }
 
-fn with_views(schema: &Schema) -> SchemaRef {
+pub(super) fn with_views(schema: &Schema) -> SchemaRef {
     let view = |field: &Arc<Field>| match field.data_type() {
         DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
         DataType::Binary => Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView)),

@@ -27,6 +27,10 @@ const SILENT: Duration = Duration::from_secs(10);
 /// A leaf that is written to without a pause gets its indexes after this time, while it is small.
 const OVERDUE: Duration = Duration::from_secs(60);
 
+/// All rows are committed when the last indexes are built, so that Postgres is not waited for as long as it takes.
+const TRIES_AT_END: u32 = 10;
+const PAUSE_AT_END: Duration = Duration::from_secs(2);
+
 /// When a group is committed.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupLimits {
@@ -162,7 +166,7 @@ impl Sink for PostgresSink {
     }
 
     async fn ledger(&mut self) -> Result<Ledger, SinkError> {
-        self.committed = self.warehouse.committed().await?;
+        self.committed = self.asker.committed().await?;
         Ok(self.committed.ledger().clone())
     }
 
@@ -226,7 +230,19 @@ impl Sink for PostgresSink {
         self.indexing.abort();
         // they have nothing more to load: as many connections build
         let connections = mem::take(&mut self.idle).len();
-        let report = self.warehouse.build_indexes(Unindexed::All, connections).await?;
+        let mut tries = 1;
+        let report = loop {
+            match self.warehouse.build_indexes(Unindexed::All, connections).await {
+                Err(failure) if failure.is_retriable() && tries < TRIES_AT_END => {
+                    tracing::warn!(
+                        "the last indexes cannot be built now; try {tries} of {TRIES_AT_END}: {failure}"
+                    );
+                    tries += 1;
+                    tokio::time::sleep(PAUSE_AT_END).await;
+                }
+                built => break built?,
+            }
+        };
         if !report.busy.is_empty() {
             tracing::info!(leaves = report.busy.len(), "are in use, and get their indexes later");
         }

@@ -16,7 +16,7 @@ mod stream;
 
 pub use chunker::{Chunker, Cut, CutOptions, End};
 pub use encoding::Encoding;
-pub use file::{FileReader, is_deleted, open};
+pub use file::{Extent, FileReader, ReadAt, head, is_deleted, open, split};
 pub use identity::{Catalogue, FileFacts, IdentifiedFile, Place, Stat};
 pub use input::{Input, Listing, list};
 pub use stream::{Block, read_pipe, read_stdin};
@@ -48,6 +48,14 @@ pub enum SourceError {
     #[error("{path} holds no *.log, *.log.gz or *.log.zst file; name the files or a glob such as '{path}/*'")]
     EmptyFolder {
         /// As given.
+        path: String,
+    },
+    /// Something that can be read once only, where it would have to be read for every statement.
+    #[error(
+        "{path} is a stream, which can be read once only; write it to a file, or load it with `pipeline run`"
+    )]
+    Stream {
+        /// As given or found.
         path: String,
     },
     /// The operating system refused.
@@ -94,7 +102,8 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    fn io(operation: &'static str, path: &str, source: io::Error) -> Self {
+    /// What the operating system said of an operation on a path.
+    pub fn io(operation: &'static str, path: &str, source: io::Error) -> Self {
         let path = path.to_owned();
         let hint = match source.kind() {
             io::ErrorKind::NotFound => return Self::Missing { path },

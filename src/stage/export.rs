@@ -326,6 +326,7 @@ fn with_compact_extra(of_type: TypeBatch) -> Result<TypeBatch, ExportError> {
     };
     let extra: StringArray =
         batch.column(position).as_string::<i32>().iter().map(|text| text.map(compact)).collect();
+    // its type is never a dictionary
     let mut columns = batch.columns().to_vec();
     columns[position] = Arc::new(extra);
     Ok(TypeBatch { table, batch: RecordBatch::try_new(batch.schema(), columns)? })

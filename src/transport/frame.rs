@@ -157,10 +157,10 @@ pub enum FrameError {
     /// Flags that no writer sets.
     #[error("the frame has unknown flags {0:#04x}; update this processor first")]
     Flags(u8),
-    /// The path is not text.
-    #[error("the frame's source path is not UTF-8; its chunk has to be shipped again")]
+    /// The path is not text that every sink takes: Postgres has no NUL.
+    #[error("the frame's source path is not UTF-8, or holds a NUL; its chunk has to be shipped again")]
     Path,
-    /// No bytes, or bytes beyond the last offset there is.
+    /// No bytes, or bytes beyond the last offset that every sink takes: ledgers count in signed numbers.
     #[error(
         "the frame's range of {len_bytes} bytes at {first_byte} cannot be; its chunk has to be shipped again"
     )]
@@ -303,10 +303,12 @@ fn parse_version_1(frame: &Bytes, mut fields: Fields<'_>) -> Result<Frame, Frame
     if flags & !(COMPRESSION | PIECE | LAST_PIECE | OPEN) != 0 {
         return Err(FrameError::Flags(flags));
     }
-    if raw_len == 0 || first_byte.checked_add(u64::from(raw_len)).is_none() {
+    let end_byte = first_byte.checked_add(u64::from(raw_len));
+    if raw_len == 0 || end_byte.is_none_or(|end| i64::try_from(end).is_err()) {
         return Err(FrameError::Range { first_byte, len_bytes: raw_len });
     }
-    let path = std::str::from_utf8(path).map_err(|_| FrameError::Path)?.to_owned();
+    let path = std::str::from_utf8(path).ok().filter(|path| !path.contains('\0'));
+    let path = path.ok_or(FrameError::Path)?.to_owned();
     let bytes = decompress(payload, flags, raw_len)?;
     let piece = Piece { index: piece_index, last: flags & LAST_PIECE != 0 };
     let source = Source { path, device, inode, generation, head_len_bytes, head_hash, id };
@@ -423,10 +425,10 @@ mod tests {
 
     prop_compose! {
         fn chunks()(
-            (path, device, inode, generation) in (any::<String>(), any::<u64>(), any::<u64>(), any::<u32>()),
+            (path, device, inode, generation) in ("[^\0]*", any::<u64>(), any::<u64>(), any::<u32>()),
             (head_len_bytes, head_hash, id) in (any::<u32>(), any::<u64>(), any::<u64>()),
             bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), any::<u8>()], 1..2000),
-            first_byte in 0..u64::MAX - 2000,
+            first_byte in 0..i64::MAX as u64 - 2000,
             (content_sha256, reference_time, open) in (any::<[u8; 32]>(), any::<i64>(), any::<bool>()),
             piece in proptest::option::of((any::<u32>(), any::<bool>())),
         ) -> RawChunk {
@@ -519,6 +521,11 @@ mod tests {
         assert_eq!(parse(changed(FIXED_BYTES, &[0xff])).unwrap_err(), FrameError::Path);
         let beyond = FrameError::Range { first_byte: u64::MAX, len_bytes: 200 };
         assert_eq!(parse(changed(72, &[0xff; 8])).unwrap_err(), beyond);
+        assert_eq!(parse(changed(FIXED_BYTES + 1, b"\0")).unwrap_err(), FrameError::Path);
+        // the chunk has 200 bytes
+        assert!(parse(changed(72, &(i64::MAX - 200).to_le_bytes())).is_ok());
+        let beyond = FrameError::Range { first_byte: i64::MAX as u64 - 199, len_bytes: 200 };
+        assert_eq!(parse(changed(72, &(i64::MAX - 199).to_le_bytes())).unwrap_err(), beyond);
         assert_eq!(parse(changed(20, &[199, 0])).unwrap_err(), FrameError::Decompressed(199));
         assert_eq!(parse(changed(20, &[201, 0])).unwrap_err(), FrameError::Decompressed(201));
         assert!(matches!(parse(changed(20, &[0; 4])).unwrap_err(), FrameError::Range { len_bytes: 0, .. }));

@@ -1,5 +1,5 @@
 //! A connection that rows are sent over: transactions, and COPY statements that are prepared once.
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -9,6 +9,7 @@ use super::Warehouse;
 use super::copy::{CopyEncoder, HEADER, Rows, TRAILER};
 use super::error::WarehouseError;
 use super::group::CopyJob;
+use crate::log_type::ddl::{self, literal};
 
 /// Encoded rows are sent in pieces of this size: small enough for the second-level cache.
 const SLICE_BYTES: usize = 256 << 10;
@@ -34,15 +35,25 @@ impl Connection {
         self.client.batch_execute(sql).await.map_err(WarehouseError::of(sql))
     }
 
-    /// Tables are locked from the top down, as those do who attach leaves.
+    /// Tables are locked from the top down, as those do who attach leaves. A leaf that was detached meanwhile is
+    /// an error that [`WarehouseError::is_stale`]: rows in it would be committed and seen by no query.
     pub(super) async fn begin(
         &self,
         warehouse: &Warehouse,
         jobs: &[CopyJob<'_>],
     ) -> Result<(), WarehouseError> {
         let tables: BTreeSet<String> = jobs.iter().map(|job| warehouse.table(&job.table.name)).collect();
-        let lock: Vec<String> =
+        let mut lock: Vec<String> =
             tables.iter().map(|table| format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).collect();
+        let mut leaves: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for job in jobs {
+            let leaf = job.day.map(|day| literal(&ddl::day_leaf(&job.table.name, day)));
+            leaves.entry(&job.table.name).or_default().extend(leaf);
+        }
+        lock.extend(leaves.iter().filter(|(_, leaves)| !leaves.is_empty()).map(|(table, leaves)| {
+            let (table, leaves) = (literal(&warehouse.table(table)), leaves.join(", "));
+            format!("SELECT {}({table}, ARRAY[{leaves}])", warehouse.table("pipeline_expect_days"))
+        }));
         // the ledger has to be seen as it is once the sources are locked, whatever is the database's default
         self.execute(&format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0; \

@@ -109,6 +109,12 @@ impl WarehouseError {
         }
     }
 
+    /// Whether something else in the schema has the name of what was to be made.
+    pub(super) fn is_name_taken(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        cause.code() == Some(&SqlState::DUPLICATE_TABLE)
+    }
+
     /// Whether it is that another session holds a lock.
     pub(super) fn is_locked(&self) -> bool {
         let Self::Database { cause, .. } = self else { return false };
@@ -119,10 +125,13 @@ impl WarehouseError {
 
 fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
     Some(match cause.code()?.code() {
+        "42P07" => "rename or drop it, which is another table's or not pipeline's",
         "42501" => "ask the schema's owner to grant it, or name a schema of this user's with --schema",
         "53100" => "free disk space on the server",
-        "53300" => "raise max_connections, or put a pooler in front",
-        "55P03" => "another session holds a lock on it; it is tried again",
+        "53300" => {
+            "raise max_connections, or put a pooler in front that keeps prepared statements (PgBouncer 1.21 or later with max_prepared_statements)"
+        }
+        "55P03" => "another session holds a lock on it: wait until it ends, or end it (pg_locks has its pid)",
         "25006" => "the server is read-only: name the primary, not a standby",
         _ => return None,
     })

@@ -83,7 +83,7 @@ pub(super) async fn build(
     Ok(IndexReport { built, busy: busy.into_iter().collect() })
 }
 
-/// Whether the leaf has the index now; not if somebody is at the leaf.
+/// Whether the leaf has the index now, or cannot have it; not if somebody is at the leaf.
 async fn build_one(
     client: &Client,
     schema: &str,
@@ -105,6 +105,11 @@ async fn build_one(
     match rows(client, &sql).await.map_err(WarehouseError::of(operation)) {
         Ok(rows) => Ok(rows.iter().any(|row| text(row, "built") == "t")),
         Err(error) if error.is_locked() => Ok(false),
+        // such as those of a day that was detached and renamed: nothing to end a command for
+        Err(error) if error.is_name_taken() => {
+            tracing::warn!("{error}");
+            Ok(true)
+        }
         Err(error) => Err(error),
     }
 }

@@ -24,11 +24,20 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(800),
 ];
 
-/// Sees to it that the days, counted from 1970-01-01, have leaves; returns each day's.
+/// Which days have leaves now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EnsuredDays {
+    /// Each day's leaf.
+    pub ready: BTreeMap<i32, String>,
+    /// Tables that have a leaf's name and are none, such as a day that was detached. They stay as they are.
+    pub in_the_way: Vec<String>,
+}
+
+/// Sees to it that the days, counted from 1970-01-01, have leaves.
 ///
 /// To attach a leaf takes a moment with the default leaf to oneself. While a reader or a backup holds that for
-/// longer, the days that have no leaf are not in the answer: load their rows into [`ddl::default_leaf`], and they
-/// move over when their day is asked for again. So are those beyond 64 new days. Call it outside of a transaction that has loaded rows, which would
+/// longer, the days that have no leaf are not ready: load their rows into [`ddl::default_leaf`], and they
+/// move over when their day is asked for again. So are those beyond 64 new days, and those whose name is taken. Call it outside of a transaction that has loaded rows, which would
 /// be waited for, and load as `LOCK TABLE ONLY` the partitioned table `IN ROW EXCLUSIVE MODE` first: whoever alters
 /// tables takes locks from the top down as well.
 pub async fn ensure_days(
@@ -36,13 +45,13 @@ pub async fn ensure_days(
     schema: &str,
     table: &str,
     days: &[i32],
-) -> Result<BTreeMap<i32, String>, WarehouseError> {
+) -> Result<EnsuredDays, WarehouseError> {
     let mut wanted: BTreeMap<i32, String> =
         days.iter().map(|day| (*day, ddl::day_leaf(table, *day))).collect();
-    let mut ready = existing(client, schema, table, &mut wanted).await?;
+    let mut ensured = existing(client, schema, table, &mut wanted).await?;
     wanted = wanted.into_iter().take(MAX_NEW_DAYS).collect();
     if wanted.is_empty() {
-        return Ok(ready);
+        return Ok(ensured);
     }
     let leaves: Vec<_> = wanted.values().map(|leaf| literal(leaf)).collect();
     let dates: Vec<_> = wanted.keys().map(|day| format!("date '1970-01-01' + {day}")).collect();
@@ -63,15 +72,15 @@ pub async fn ensure_days(
         let made = client.batch_execute(&sql).await;
         match made.map_err(WarehouseError::of(format!("make tables for days of {schema}.{table}"))) {
             Ok(()) => {
-                ready.append(&mut wanted);
-                return Ok(ready);
+                ensured.ready.append(&mut wanted);
+                return Ok(ensured);
             }
             Err(error) if error.is_locked() => match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,
                 None => {
                     // another process may have had more luck
-                    ready.append(&mut existing(client, schema, table, &mut wanted).await?);
-                    return Ok(ready);
+                    ensured.ready.append(&mut existing(client, schema, table, &mut wanted).await?.ready);
+                    return Ok(ensured);
                 }
             },
             Err(error) => return Err(error),
@@ -79,29 +88,41 @@ pub async fn ensure_days(
     }
 }
 
-/// Takes the days whose leaf is attached out of `wanted`.
+/// Takes the days whose leaf is attached, or whose name is taken, out of `wanted`.
 async fn existing(
     client: &Client,
     schema: &str,
     table: &str,
     wanted: &mut BTreeMap<i32, String>,
-) -> Result<BTreeMap<i32, String>, WarehouseError> {
+) -> Result<EnsuredDays, WarehouseError> {
+    let mut found = EnsuredDays::default();
     let names: Vec<_> = wanted.values().map(|leaf| literal(leaf)).collect();
     if names.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(found);
     }
     let sql = format!(
-        "SELECT class.relname AS leaf FROM pg_inherits AS inherits JOIN pg_class AS class ON class.oid = inherits.inhrelid
-         WHERE inherits.inhparent = to_regclass({}) AND class.relname IN ({})",
+        "SELECT class.relname AS name, EXISTS (
+             SELECT FROM pg_inherits WHERE inhrelid = class.oid AND inhparent = to_regclass({})) AS is_leaf
+         FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = class.relnamespace
+         WHERE namespace.nspname = {} AND class.relname IN ({})",
         literal(&qualified(schema, table)),
+        literal(schema),
         names.join(", ")
     );
-    let found =
+    let relations =
         rows(client, &sql).await.map_err(WarehouseError::of(format!("list the days of {schema}.{table}")))?;
-    let found: Vec<_> = found.iter().filter_map(|row| row.get("leaf")).collect();
-    let is_ready = |leaf: &String| found.contains(&leaf.as_str());
-    let ready =
-        wanted.iter().filter(|(_, leaf)| is_ready(leaf)).map(|(day, leaf)| (*day, leaf.clone())).collect();
-    wanted.retain(|_, leaf| !is_ready(leaf));
-    Ok(ready)
+    let is_leaf: BTreeMap<_, _> =
+        relations.iter().filter_map(|row| Some((row.get("name")?, row.get("is_leaf")? == "t"))).collect();
+    wanted.retain(|day, leaf| match is_leaf.get(leaf.as_str()) {
+        None => true,
+        Some(true) => {
+            found.ready.insert(*day, leaf.clone());
+            false
+        }
+        Some(false) => {
+            found.in_the_way.push(leaf.clone());
+            false
+        }
+    });
+    Ok(found)
 }

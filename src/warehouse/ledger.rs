@@ -83,8 +83,22 @@ pub(super) async fn records(
     Ok(records)
 }
 
-/// What is committed, of all sources or of these.
+/// What is committed, of all sources or of these: ranges, newest chunks and open lines as of one moment.
 pub(super) async fn committed(
+    client: &Client,
+    warehouse: &Warehouse,
+    sources: Option<&[u64]>,
+) -> Result<Committed, WarehouseError> {
+    let failed = || WarehouseError::of("read the ledger");
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed())?;
+    let committed = committed_now(client, warehouse, sources).await;
+    let ended = client.batch_execute("COMMIT").await.map_err(failed());
+    let committed = committed?;
+    ended?;
+    Ok(committed)
+}
+
+async fn committed_now(
     client: &Client,
     warehouse: &Warehouse,
     sources: Option<&[u64]>,
@@ -97,7 +111,6 @@ pub(super) async fn committed(
         }
     };
     let (chunks, of_chunks) = (warehouse.table(CHUNKS), condition("source_id"));
-    // one statement, so that ranges, newest chunks and open lines are of one moment
     let islands = format!(
         "SELECT source_id, min(first_byte), max(end_byte) FROM (
              SELECT source_id, first_byte, end_byte, count(*) FILTER (WHERE starts)

@@ -65,6 +65,7 @@ enum Mode {
 /// What the ledger is asked for.
 #[derive(Clone, Copy)]
 enum Question<'a> {
+    All,
     OfSources(&'a [u64]),
     Within(&'a ByteRange),
 }
@@ -320,6 +321,11 @@ impl Loader {
         Ok(refused)
     }
 
+    /// All that is committed. Waits while Postgres is away.
+    pub async fn committed(&mut self) -> Result<Committed, WarehouseError> {
+        self.ask(Question::All).await
+    }
+
     /// All that is committed of these sources. Waits while Postgres is away.
     pub async fn committed_of(&mut self, sources: &[u64]) -> Result<Committed, WarehouseError> {
         self.ask(Question::OfSources(sources)).await
@@ -335,6 +341,9 @@ impl Loader {
         let mut pause = FIRST_PAUSE;
         loop {
             let asked = match (self.connection().await, question) {
+                (Ok(connection), Question::All) => {
+                    ledger::committed(&connection.client, &warehouse, None).await
+                }
                 (Ok(connection), Question::OfSources(sources)) => {
                     ledger::committed(&connection.client, &warehouse, Some(sources)).await
                 }
@@ -368,8 +377,9 @@ async fn jobs<'a>(
         let wanted: Vec<i32> = days.keys().copied().flatten().collect();
         let missing = warehouse.unknown_leaves(name, &wanted);
         if !missing.is_empty() {
-            let made = ensure_days(&connection.client, &warehouse.schema, name, &missing).await?;
-            warehouse.note_leaves(name, made.into_keys());
+            let ensured = ensure_days(&connection.client, &warehouse.schema, name, &missing).await?;
+            warehouse.note_leaves(name, ensured.ready.into_keys());
+            warehouse.note_in_the_way(name, ensured.in_the_way);
         }
         let without_leaf = warehouse.unknown_leaves(name, &wanted);
         jobs.extend(group::jobs(table, days, |day| !without_leaf.contains(&day)));

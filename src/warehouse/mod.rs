@@ -1,7 +1,8 @@
 //! The Postgres side: tables, leaves, indexes and the ledger that rows are loaded into.
 //!
 //! Deliberately absent: connecting (`client`), and when to load what (`sink`). Nothing here relies on what a
-//! session remembers between transactions, so that a connection pooler may stand in between.
+//! session remembers between transactions but statements that are prepared by name, so that a connection pooler
+//! that keeps those may stand in between: PgBouncer 1.21 or later with `max_prepared_statements` above 0.
 mod connection;
 mod copy;
 mod days;
@@ -15,6 +16,7 @@ mod loader;
 mod moved;
 mod read;
 mod schema;
+mod snapshot;
 mod state;
 
 pub use copy::{
@@ -23,15 +25,18 @@ pub use copy::{
 pub use days::{DayRows, split_by_day};
 pub use error::WarehouseError;
 pub use indexes::{IndexReport, Leaves, build_indexes};
-pub use leaves::ensure_days;
+pub use leaves::{EnsuredDays, ensure_days};
 pub use loader::{Loaded, Loader};
 pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
+pub use snapshot::{HeldTable, RowStream, Snapshot, TypeFile};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::client::PgConfig;
@@ -41,7 +46,6 @@ use crate::log_type::ddl::{self, qualified, quoted};
 use crate::model::Table;
 
 /// One schema of one database, migrated; what its loaders share.
-#[derive(Debug)]
 pub struct Warehouse {
     config: PgConfig,
     schema: String,
@@ -49,6 +53,14 @@ pub struct Warehouse {
     /// Names this process in the ledger.
     writer: String,
     leaves: Mutex<KnownLeaves>,
+    /// Connections of readers, free until the next snapshot.
+    idle_readers: Mutex<Vec<Client>>,
+}
+
+impl fmt::Debug for Warehouse {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Warehouse").field("config", &self.config).field("schema", &self.schema).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +69,8 @@ struct KnownLeaves {
     ready: HashMap<String, HashSet<i32>>,
     /// Written to since their indexes were asked for: when first, and when last.
     unindexed: BTreeMap<String, (Instant, Instant)>,
+    /// Tables that have a leaf's name and are none, which is said once.
+    in_the_way: HashSet<String>,
 }
 
 impl Warehouse {
@@ -74,6 +88,7 @@ impl Warehouse {
             types: types.clone(),
             writer: Uuid::now_v7().to_string(),
             leaves: Mutex::default(),
+            idle_readers: Mutex::default(),
         }
     }
 
@@ -150,6 +165,19 @@ impl Warehouse {
 
     fn note_leaves(&self, table: &str, days: impl Iterator<Item = i32>) {
         self.leaves().ready.entry(table.to_owned()).or_default().extend(days);
+    }
+
+    fn note_in_the_way(&self, table: &str, names: Vec<String>) {
+        let mut leaves = self.leaves();
+        for name in names {
+            if !leaves.in_the_way.contains(&name) {
+                tracing::warn!(
+                    "table {name} is no day of {table}; its rows go to {} until it is attached again, renamed or dropped",
+                    ddl::default_leaf(table)
+                );
+                leaves.in_the_way.insert(name);
+            }
+        }
     }
 
     fn forget_leaves(&self) {

@@ -130,7 +130,7 @@ impl Warehouse {
         let (ids, rows): (Vec<i64>, Vec<i64>) = counts.into_iter().unzip();
         let note = format!(
             "INSERT INTO {} AS known (log_type, day, chunk_id, rows, archive)
-             SELECT $1, DATE '1970-01-01' + $2, chunk_id, rows, $3 FROM unnest($4::bigint[], $5::bigint[]) AS of (chunk_id, rows)
+             SELECT $1, DATE '1970-01-01' + $2::int, chunk_id, rows, $3 FROM unnest($4::bigint[], $5::bigint[]) AS of (chunk_id, rows)
              ON CONFLICT (log_type, day, chunk_id) DO UPDATE SET rows = known.rows + excluded.rows",
             self.table(MOVED)
         );

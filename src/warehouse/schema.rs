@@ -5,6 +5,7 @@
 //! advisory lock, from what is read again there. Deliberately absent: renaming, dropping and retyping columns.
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
@@ -20,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_text", include_str!("../../sql/0003_text.sql")),
     ("0004_days", include_str!("../../sql/0004_days.sql")),
     ("0005_indexes", include_str!("../../sql/0005_indexes.sql")),
+    ("0006_detached_days", include_str!("../../sql/0006_detached_days.sql")),
     ("0007_moved", include_str!("../../sql/0007_moved.sql")),
 ];
 
@@ -32,8 +34,31 @@ const VIEW: &str = "logs";
 /// The first whose SQL functions may be parsed when they are made.
 const MIN_SERVER_VERSION: u32 = 140_000;
 
-/// Brings `schema` to what this program and these log types need, from whatever it is, nothing included.
+/// Definitions wait so long for a table that somebody uses: whoever wants to read it then waits as well.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Then the table's queue of locks is left for this long, so that those who waited have their turn,
+const PAUSE: Duration = Duration::from_secs(1);
+/// and this often it is tried again: five minutes in all.
+const TRIES: u32 = 100;
+
+/// Brings `schema` to what this program and these log types need, from whatever it is, nothing included. Waits
+/// while others use tables that have to change, for five minutes.
 pub async fn migrate(client: &mut Client, schema: &str, types: &LogTypes) -> Result<(), WarehouseError> {
+    for tried in 1..TRIES {
+        match try_to_migrate(client, schema, types).await {
+            Err(error) if error.is_locked() => {
+                if tried == 1 {
+                    tracing::warn!("waiting for it for up to five minutes: {error}");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            ended => return ended,
+        }
+    }
+    try_to_migrate(client, schema, types).await
+}
+
+async fn try_to_migrate(client: &mut Client, schema: &str, types: &LogTypes) -> Result<(), WarehouseError> {
     let wanted = Wanted { schema, types };
     let state = wanted.read(client).await?;
     let missing: Vec<_> =
@@ -70,9 +95,10 @@ async fn locked<'a>(
     // waits as long as it takes for the others, but not for long with a table locked: readers would queue behind
     let lock = format!(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; {};
-         SET LOCAL lock_timeout = '10s'; SET LOCAL standard_conforming_strings = on;
+         SET LOCAL lock_timeout = {}; SET LOCAL standard_conforming_strings = on;
          SET LOCAL search_path = {}, pg_temp",
         advisory_lock(schema),
+        LOCK_TIMEOUT.as_millis(),
         quoted(schema)
     );
     transaction.batch_execute(&lock).await.map_err(WarehouseError::of(&operation))?;

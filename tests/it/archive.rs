@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pipeline::archive::{Checks, Finding, GivenFile, OfArchive, Report, restore, verify};
+use pipeline::archive::{Checks, Finding, GivenFile, LineFilter, OfArchive, Report, restore, verify};
 use pipeline::decode::Decoder;
 use pipeline::lake::{Archive, ArchiveWriter};
 use pipeline::log_type::{LogType, LogTypes};
@@ -143,7 +143,7 @@ async fn restored_files_are_the_originals_byte_for_byte() {
 
     let archive = store(&folder.path().join("archive"), batches).await;
     let out = folder.path().join("out");
-    let files = restore(&archive, &out, false, |_| true).await.unwrap();
+    let files = restore(&archive, &out, false, &LineFilter::default(), |_| true).await.unwrap();
     assert!(files.iter().all(|file| file.findings.is_empty()), "{files:?}");
     assert_eq!(files.len(), expected.len());
     for (name, text) in expected {
@@ -162,11 +162,15 @@ async fn restored_files_are_the_originals_byte_for_byte() {
         assert_eq!(source.rows, source.types.values().sum::<u64>());
     }
 
-    let error = restore(&archive, &out, false, |_| true).await.unwrap_err().to_string();
+    let error =
+        restore(&archive, &out, false, &LineFilter::default(), |_| true).await.unwrap_err().to_string();
     assert!(error.contains("exists") && error.contains("--force"), "{error}");
-    restore(&archive, &out, true, |_| true).await.unwrap();
+    restore(&archive, &out, true, &LineFilter::default(), |_| true).await.unwrap();
     let only = folder.path().join("only");
-    let files = restore(&archive, &only, false, |source| source.path.ends_with("c.log")).await.unwrap();
+    let files =
+        restore(&archive, &only, false, &LineFilter::default(), |source| source.path.ends_with("c.log"))
+            .await
+            .unwrap();
     assert_eq!(files.len(), 1);
     assert!(only.join("c.log").exists());
 }
@@ -186,7 +190,7 @@ async fn a_gap_is_named_and_its_file_not_written() {
     assert_eq!(report.sources[0].findings, std::slice::from_ref(&expected));
     assert_eq!(report.sources[1].findings, []);
     let out = folder.path().join("out");
-    let files = restore(&archive, &out, false, |_| true).await.unwrap();
+    let files = restore(&archive, &out, false, &LineFilter::default(), |_| true).await.unwrap();
     assert_eq!(files[0].findings, [expected]);
     assert!(!out.join("a.log").exists());
     assert_eq!(fs::read_to_string(out.join("b.log")).unwrap(), text);
@@ -209,7 +213,7 @@ async fn content_that_does_not_come_back_is_named_and_its_file_does_not_look_who
         verify(&OfArchive::new(&archive), None, Checks { count: false, content: true }).await.unwrap();
     assert_eq!(by_content.sources[0].findings, std::slice::from_ref(&expected));
     let out = folder.path().join("out");
-    let files = restore(&archive, &out, false, |_| true).await.unwrap();
+    let files = restore(&archive, &out, false, &LineFilter::default(), |_| true).await.unwrap();
     assert_eq!(files[0].findings, [expected]);
     assert!(!out.join("a.log").exists());
     assert!(out.join("a.log.partial").exists());

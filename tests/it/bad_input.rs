@@ -307,7 +307,6 @@ fn wrong_usage_is_one_line_and_exit_2() {
     for (arguments, expected) in [
         (&["run", "--nope"][..], "--nope"),
         (&["runn"], "runn"),
-        (&["query"], "<SQL>"),
         (&["run", "--chunk-size", "0"], "a size from 1B to 1GiB"),
         (&["run", "--flush-interval", "soon"], "a time such as 500ms"),
         (&["run", "--workers", "0"], "--workers"),

@@ -41,7 +41,7 @@ impl Chaos {
     }
 
     /// splitmix64
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,7 +54,7 @@ impl Chaos {
     }
 
     /// Kills a `run` at a random time, and checks that what is there is whole.
-    fn kill(&mut self, site: &Site, arguments: &[&str], longest: Duration) {
+    pub(crate) fn kill(&mut self, site: &Site, arguments: &[&str], longest: Duration) {
         let time = self.time_within(longest);
         self.kills += 1;
         match site.start(arguments).kill_after(time) {
@@ -65,7 +65,7 @@ impl Chaos {
     }
 
     /// No archive yet, or one without a gap or a doubled row.
-    fn expect_whole(&self, site: &Site) {
+    pub(crate) fn expect_whole(&self, site: &Site) {
         let ended = site.end(&["verify", "--count"]);
         let seed = self.seed;
         assert!(
@@ -77,7 +77,7 @@ impl Chaos {
     }
 
     /// A campaign in which nothing was killed in time proves nothing.
-    fn expect_enough_kills(&self) {
+    pub(crate) fn expect_enough_kills(&self) {
         println!("{} of {} were killed before they ended", self.in_time, self.kills);
         assert!(self.in_time * 4 >= self.kills, "PIPELINE_CHAOS_SEED={}", self.seed);
     }
@@ -91,7 +91,7 @@ fn time_of_run(site: &Site, folder: &str) -> Duration {
 }
 
 /// Every table's rows as the text has them, and the original bytes from the archive.
-fn expect_exactly_once(site: &Site, folder: &str) {
+pub(crate) fn expect_exactly_once(site: &Site, folder: &str) {
     assert_eq!(site.run(&[folder]).lines, 0, "a run after the last one has nothing to do");
     site.verify(&[folder]);
     let mut text = String::new();
@@ -107,7 +107,7 @@ fn expect_exactly_once(site: &Site, folder: &str) {
 }
 
 /// The originals come back, whatever names rotation has given them since.
-fn expect_same_bytes(site: &Site, folder: &str) {
+pub(crate) fn expect_same_bytes(site: &Site, folder: &str) {
     let files = std::fs::read_dir(site.at(folder)).unwrap();
     let mut originals: Vec<_> = files.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
     let mut restored: Vec<_> = site.restore().into_values().collect();

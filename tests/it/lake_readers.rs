@@ -12,7 +12,7 @@ fn rows_by_reader(site: &Site) -> BTreeMap<String, BTreeMap<String, u64>> {
 }
 
 /// Every reader must count what `pipeline query` counts.
-fn expect_same_rows(site: &Site) {
+pub(crate) fn expect_same_rows(site: &Site) {
     let by_reader = rows_by_reader(site);
     assert_eq!(by_reader.keys().collect::<Vec<_>>(), READERS);
     for (reader, rows) in by_reader {

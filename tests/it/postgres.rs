@@ -6,9 +6,10 @@ use pipeline::log_type::LogTypes;
 use pipeline::model::ByteRange;
 use pipeline::sink::{GroupLimits, PostgresSink, Sink};
 
-use super::servers::{Database, Postgres};
+use super::servers::{Database, Postgres, wait_until};
 use super::support::{
-    AUTH_LINE, DNS_LINE, FIREWALL_LINE, NO_TYPE, Site, numbered_lines, output, python, repository,
+    AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
+    repository,
 };
 
 /// Files and a database of one test.
@@ -231,6 +232,58 @@ fn a_deleted_row_a_doubled_row_and_a_missing_chunk_are_found() {
 }
 
 #[test]
+fn what_is_lost_of_compressed_and_rotated_files_is_read_again() {
+    let place = Place::new();
+    let mut zstd = zstd::encode_all(numbered_lines(4000, 1000).as_bytes(), 1).unwrap();
+    zstd.extend(zstd::encode_all(numbered_lines(5000, 1000).as_bytes(), 1).unwrap());
+    place.site.write("logs/a.log.gz", gzip(numbered_lines(0, 2000).as_bytes()));
+    place.site.write("logs/b.log.zst", zstd);
+    place.site.write("logs/c.log", numbered_lines(2000, 2000));
+    place.run(&["--chunk-size", "32KiB"]);
+    place.site.rename("logs/c.log", "logs/c.log.1");
+    // a chunk whose entry alone is gone, and rows that are
+    place.database.sql(
+        "DELETE FROM chunks WHERE (source_id, first_byte) IN
+             (SELECT source_id, min(first_byte) FROM chunks WHERE first_byte > 40000 GROUP BY 1);
+         DELETE FROM firewall_logs WHERE bytes_sent % 500 = 7",
+    );
+    let repaired =
+        place.site.end(&["verify", "--count", "--content", "--repair", "--into", &place.url, "logs"]);
+    assert_eq!(repaired.expect_code(0).errors(), Vec::<String>::new());
+    let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
+    assert_eq!(place.database.sql(rows).trim(), "6000|6000");
+}
+
+#[test]
+fn late_rows_of_a_day_that_was_detached_are_not_lost_in_it() {
+    let place = Place::new();
+    let rows_are = |rows| wait_until("rows come", || place.count("firewall_logs") == rows);
+    place.site.write("logs/a.log", numbered_lines(0, 10));
+    place.run(&[]);
+    let watching = ["run", "logs", "--watch", "--flush-interval", "50ms", "--into", &place.url];
+    let watching = place.site.start(&watching);
+    place.site.append("logs/a.log", numbered_lines(10, 10));
+    rows_are(20);
+    place.database.sql("ALTER TABLE firewall_logs DETACH PARTITION firewall_logs_20240115");
+    place.site.append("logs/a.log", numbered_lines(20, 5));
+    rows_are(5);
+    assert_eq!(place.count("firewall_logs_20240115"), 20, "what is detached stays as it is");
+    watching.signal("INT");
+    let said = watching.wait().expect_code(130).stderr;
+    assert!(said.contains("table firewall_logs_20240115 is no day of firewall_logs"), "{said}");
+
+    // one that starts afresh
+    place.site.append("logs/a.log", numbered_lines(25, 5));
+    assert_eq!(place.run(&[]), 5);
+    assert_eq!(place.count("firewall_logs"), 10);
+    place.database.sql("ALTER TABLE firewall_logs_20240115 RENAME TO january");
+    place.site.append("logs/a.log", numbered_lines(30, 5));
+    let said = place.site.end(&["run", "logs", "--into", &place.url]).expect_code(0).stderr;
+    assert!(said.contains("already exists; rename or drop it"), "the indexes of the renamed table: {said}");
+    assert_eq!((place.count("firewall_logs_20240115"), place.count("firewall_logs_default")), (15, 0));
+}
+
+#[test]
 fn a_fixed_log_type_turns_rejects_into_rows() {
     let place = Place::new();
     let log_type = |separator: &str| {
@@ -329,4 +382,26 @@ fn an_unreachable_postgres_is_exit_code_4_and_a_password_is_never_shown() {
     let url = "postgres://someone:s3cret@127.0.0.1:1/none";
     let ended = site.end(&["run", "logs", "--into", url]).expect_code(4);
     assert!(!ended.stderr.contains("s3cret") && ended.stderr.contains("127.0.0.1:1"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_password_in_a_url_that_is_not_understood_is_never_shown() {
+    let site = Site::new();
+    site.write("logs/a.log", numbered_lines(0, 10));
+    let via = "reddis://:s3cret@host";
+    for command in [&["run", "logs"][..], &["read", "logs"], &["process"]] {
+        let by_flag = site.end(&[command, &["--via", via]].concat()).expect_code(2);
+        let by_variable = Ended::of(site.command(command).env("PIPELINE_VIA", via).output().unwrap());
+        for ended in [by_flag, by_variable.expect_code(2)] {
+            assert!(ended.only_error().contains("--via reddis://:***@host"), "{}", ended.stderr);
+        }
+    }
+    assert!(!site.at("pipeline-data").exists(), "an archive was made for nothing");
+    let times = ["replay", "--from", "2024-01-15", "--to", "2024-01-16"];
+    let error = site.error(3, &[&times[..], &["--into", "ftp://me:s3cret@host/archive"]].concat());
+    assert!(error.starts_with("ftp://me:***@host/archive: is an archive"), "{error}");
+    let error = site.error(2, &["replay", "--from", "2024-01-16", "--to", "2024-01-15"]);
+    assert!(error.contains("is not before"), "{error}");
+    site.write("pipeline.toml", format!("[run]\nvia = \"{via}\""));
+    assert!(!site.ok(&["run", "--help"]).contains("s3cret"));
 }

@@ -130,6 +130,58 @@ async fn what_is_let_go_in_good_order_is_taken_at_once() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
+/// How often entries were delivered, oldest first.
+fn deliveries(redis: &Redis, stream: &str) -> String {
+    let script = "local times = {}
+        for at, pending in ipairs(redis.call('XPENDING', KEYS[1], 'processors', '-', '+', 100)) do times[at] = pending[4] end
+        return table.concat(times, ' ')";
+    redis.cli(&["EVAL", script, "1", stream])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_seen_was_never_delivered() {
+    let redis = Redis::shared();
+    let name = Redis::unique("unseen");
+    let stream = stream(redis, |options| options.stream = name.clone());
+    let producer = stream.producer().await.unwrap();
+    send(&producer, chunks(0..5)).await;
+    for times in 1..4 {
+        let mut consumer = stream.consumer(false).await.unwrap();
+        // the one that ends every processor
+        assert_eq!(receive(&mut consumer).await.chunk.first_byte, 0);
+        wait_until("all are taken", || deliveries(redis, &name).split(' ').all(|of_one| of_one != "0"));
+        wait_until("all are taken", || deliveries(redis, &name).split(' ').count() == 5);
+        consumer.close().await.unwrap();
+        assert_eq!(deliveries(redis, &name), format!("{times} 0 0 0 0"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_ahead_is_bounded_by_what_it_is_when_decompressed() {
+    let redis = Redis::shared();
+    let name = Redis::unique("dense");
+    let stream = stream(redis, |options| {
+        (options.stream, options.compression) = (name.clone(), Compression::Zstd);
+    });
+    let producer = stream.producer().await.unwrap();
+    let source = source(7);
+    send(&producer, (0..40).map(|number| chunk_of(&source, number << 20, 1 << 20))).await;
+    let mut consumer = stream.consumer(false).await.unwrap();
+    let first = receive(&mut consumer).await;
+    wait_until("more is taken", || deliveries(redis, &name).split(' ').count() > 4);
+    let taken = deliveries(redis, &name).split(' ').count();
+    assert!(taken < 12, "{taken} chunks of 1 MiB");
+    consumer.ack(&[first.id]).await.unwrap();
+    finish(&producer, &mut consumer).await;
+}
+
+#[tokio::test]
+async fn with_a_bound_of_next_to_nothing_one_chunk_passes_after_the_other() {
+    let stream = stream(Redis::shared(), |options| options.max_queue_bytes = 1);
+    let consumer = stream.consumer(false).await.unwrap();
+    assert!(consumer.max_unacknowledged_bytes() > 0, "a processor that may take nothing waits for ever");
+}
+
 /// Everything arrives again, and the producer ends, though `lose` comes while some is taken and some is not.
 async fn survives(redis: &mut Redis, lose: impl AsyncFnOnce(&mut Redis, &str)) {
     let name = Redis::unique("lost");

@@ -117,10 +117,15 @@ fn verify_names_a_data_file_that_is_gone() {
     let file = parquet_files(&site.at("pipeline-data/archive/firewall")).remove(0);
     fs::remove_file(&file).unwrap();
     let name = file.file_name().unwrap().to_str().unwrap();
-    for check in ["--count", "--content"] {
-        let error = site.error(1, &["verify", check]);
-        assert!(error.contains(name) && error.contains("is gone; restore it from a copy"), "{error}");
-        assert_eq!(error.matches("No such file").count(), 1, "a cause is said once: {error}");
+    for (checks, findings) in
+        [(&["verify"][..], 1), (&["verify", "--count"], 2), (&["verify", "--content"], 2)]
+    {
+        let errors = site.end(checks).expect_code(1).errors();
+        assert_eq!(errors.len(), findings, "{errors:?}");
+        assert!(
+            errors.iter().any(|error| error.contains(name) && error.contains("is missing")),
+            "{errors:?}"
+        );
     }
     let error = site.error(1, &["archive", "restore", "--out", "out"]);
     assert!(error.contains(name) && !site.at("out/a.log").exists(), "{error}");
@@ -177,4 +182,32 @@ fn verify_and_list_show_what_the_archive_holds() {
     assert_eq!((&dns["rows"], &dns["first_day"]), (&2.into(), &"2024-01-15".into()));
     assert!(site.ok(&["archive", "list"]).contains("dns"));
     assert!(site.ok(&["verify"]).contains("1 sources"));
+}
+
+#[test]
+fn lines_of_a_type_or_a_time_come_back_as_they_were_in_their_order() {
+    let site = Site::new();
+    let later = DNS_LINE.replace("00:00:02.487Z", "00:10:00.000Z");
+    let a = format!("{DNS_LINE}\n{NO_TYPE}\n{AUTH_LINE}\n\n{later}\n{AUTH_LINE}");
+    let b = format!("{AUTH_LINE}\r\n{AUTH_LINE}\r\n");
+    site.write("logs/a.log", &a);
+    site.write("logs/b.log", &b);
+    site.run(&["logs"]);
+    let restored = |flags: &[&str]| {
+        let files = site.restore_of(flags).into_iter();
+        files.map(|(name, bytes)| (name, String::from_utf8(bytes).unwrap())).collect::<Vec<_>>()
+    };
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    assert_eq!(restored(&["--type", "dns"]), [file("a.log", &format!("{DNS_LINE}\n{later}\n"))]);
+    let auth = [file("a.log", &format!("{AUTH_LINE}\n{AUTH_LINE}")), file("b.log", &b)];
+    assert_eq!(restored(&["--type", "auth"]), auth);
+    let both = restored(&["--type", "rejects", "--type", "blanks"]);
+    assert_eq!(both, [file("a.log", &format!("{NO_TYPE}\n\n"))]);
+    let late = ["--from", "2024-01-15T00:10:00Z", "--to", "2024-01-16"];
+    assert_eq!(restored(&late), [file("a.log", &format!("{later}\n"))]);
+    assert_eq!(restored(&["--to", "2024-01-15T00:00:01Z"]), auth);
+    let error = site.error(1, &["archive", "restore", "--out", "out", "--type", "mail"]);
+    assert_eq!(error, "the archive holds no type mail; it holds auth, dns, rejects, blanks");
+    let error = site.error(1, &["archive", "restore", "--out", "out", "--from", "2030-01-01"]);
+    assert_eq!(error, "the archive holds no such line; look with `pipeline query`");
 }

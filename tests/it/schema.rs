@@ -15,7 +15,7 @@ use pipeline::warehouse::{WarehouseError, migrate};
 use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, NoTls};
 
-use super::servers::{Database, Postgres};
+use super::servers::{Database, Postgres, wait_until};
 
 mod days;
 mod view;
@@ -182,6 +182,29 @@ async fn a_column_that_a_type_gained_is_added_and_old_rows_keep_their_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_waits_for_a_long_reader_and_lets_others_read_meanwhile() {
+    let database = Postgres::shared().database();
+    make(&database, "public", &types(&[TINY])).await.unwrap();
+    let (long, other) = (connect(&database.url()).await, connect(&database.url()).await);
+    long.batch_execute("BEGIN; SELECT count(*) FROM tiny_logs").await.unwrap();
+    let url = database.url();
+    let changing = tokio::spawn(async move {
+        let more = format!("{TINY}\nroom = {{ type = \"string\" }}\n");
+        migrate(&mut connect(&url).await, "public", &types(&[&more])).await
+    });
+    wait_until("the change waits for the table", || {
+        database
+            .sql("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'tiny_logs'::regclass")
+            == "t"
+    });
+    // it waits behind the change, which has to step aside for it
+    other.batch_execute("SET lock_timeout = '6s'; SELECT count(*) FROM tiny_logs").await.unwrap();
+    long.batch_execute("COMMIT").await.unwrap();
+    changing.await.unwrap().unwrap();
+    assert_eq!(database.sql("SELECT count(room) FROM tiny_logs"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_rows_could_not_follow_is_refused_and_says_why() {
     let database = Postgres::shared().database();
     make(&database, "public", &types(&[TINY])).await.unwrap();
@@ -258,7 +281,7 @@ async fn roles_may_be_missing_and_a_loader_need_not_own_the_tables() {
     let mut loader = connect(&as_user("schema_test_loader")).await;
     migrate(&mut loader, "public", &built_in()).await.unwrap();
     let days = pipeline::warehouse::ensure_days(&loader, "public", "dns_logs", &[19_737]).await.unwrap();
-    assert_eq!(days[&19_737], "dns_logs_20240115");
+    assert_eq!(days.ready[&19_737], "dns_logs_20240115");
     loader
         .batch_execute("INSERT INTO dns_logs_20240115 (timestamp, chunk_id, line, form) VALUES ('2024-01-15T12:00Z', 1, 2, 3)")
         .await

@@ -8,11 +8,13 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod s3;
 
 pub(crate) use self::postgres::{Database, Postgres};
 pub(crate) use self::process::{free_port, is_running, wait_until};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::redis::{Redis, RedisOptions};
+pub(crate) use self::s3::{Faults, S3Server, SECRET_KEY};
 
 #[test]
 fn a_postgres_keeps_what_was_committed_when_it_is_killed_and_is_gone_when_dropped() {

@@ -28,6 +28,7 @@ pub(crate) const NO_TYPE: &str = "no log type takes this line";
 /// The folder that a test works in; commands run there.
 pub(crate) struct Site {
     folder: TempDir,
+    variables: Vec<(String, String)>,
 }
 
 /// How a command ended.
@@ -39,7 +40,13 @@ pub(crate) struct Ended {
 
 impl Site {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new() }
+    }
+
+    /// Sets a variable for every command from here on.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.into()));
     }
 
     pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -76,11 +83,12 @@ impl Site {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            let theirs = ["PIPELINE_", "PG", "REDIS_", "LOG_DIR", "RUST_LOG"];
+            let theirs = ["PIPELINE_", "PG", "REDIS_", "LOG_DIR", "RUST_LOG", "AWS_"];
             if theirs.iter().any(|start| name.to_string_lossy().starts_with(start)) {
                 command.env_remove(name);
             }
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -170,8 +178,13 @@ impl Site {
 
     /// Restores everything to a new folder: bytes by relative path.
     pub(crate) fn restore(&self) -> BTreeMap<String, Vec<u8>> {
+        self.restore_of(&[])
+    }
+
+    /// The same with these flags.
+    pub(crate) fn restore_of(&self, flags: &[&str]) -> BTreeMap<String, Vec<u8>> {
         let out = tempfile::tempdir_in(self.folder.path()).unwrap();
-        self.ok(&["archive", "restore", "--out", out.path().to_str().unwrap()]);
+        self.ok(&[&["archive", "restore", "--out", out.path().to_str().unwrap()], flags].concat());
         let mut files = BTreeMap::new();
         read_folder(out.path(), out.path(), &mut files);
         files

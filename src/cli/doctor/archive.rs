@@ -1,22 +1,66 @@
-//! What a folder needs to be to hold an archive.
+//! What a folder, or a bucket, needs to be to hold an archive.
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use object_store::path::Path as StoragePath;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::super::units::bytes_text;
 use super::Checks;
-use crate::client::open_store;
+use crate::client::{ClientError, OBJECT_STORAGE, StorageFault, condensed, open_store};
 
 /// A group that does not fit is discarded, and the run ends.
 const MIN_FREE_BYTES: u64 = 256 << 20;
 /// Some hours of a busy source.
 const GOOD_FREE_BYTES: u64 = 4 << 30;
 
-pub(super) fn check(location: &str, checks: &mut Checks) {
-    let folder = match open_store(location) {
-        Ok((_, url)) => url.to_file_path().unwrap_or_else(|()| PathBuf::from(location)),
-        Err(error) => return checks.error(error),
+pub(super) async fn check(location: &str, checks: &mut Checks) {
+    match open_store(location) {
+        Ok((store, url)) => match url.to_file_path() {
+            Ok(folder) => check_folder(location, &folder, checks),
+            Err(()) => check_bucket(location, store.as_ref(), checks).await,
+        },
+        Err(error) => checks.error(error),
+    }
+}
+
+/// What a writer does: put where nothing is, read it back, list, remove. Of two exclusive puts only one may win, or
+/// two writers could commit the same.
+async fn check_bucket(location: &str, store: &dyn ObjectStore, checks: &mut Checks) {
+    let path = StoragePath::from(format!("_pipeline-doctor-{}", uuid::Uuid::now_v7()));
+    let tried = async {
+        store.put_opts(&path, "1".into(), PutMode::Create.into()).await?;
+        let again = store.put_opts(&path, "2".into(), PutMode::Create.into()).await;
+        let is_exclusive = matches!(again, Err(Error::AlreadyExists { .. } | Error::Precondition { .. }));
+        store.get(&path).await?.bytes().await?;
+        store.list_with_delimiter(None).await?;
+        store.delete(&path).await?;
+        Ok(is_exclusive)
     };
+    match tried.await.map_err(condensed) {
+        Ok(true) => checks.ok(format!("{location} can be written, read and listed")),
+        Ok(false) => checks.fail(
+            format!("{location} takes a second exclusive put of one name"),
+            "use a storage with conditional put (If-None-Match): without it two writers overwrite each other",
+        ),
+        Err(cause) => match StorageFault::of(&cause) {
+            Some(StorageFault::Unreachable | StorageFault::Busy) => {
+                checks.error(ClientError::Unreachable {
+                    service: OBJECT_STORAGE,
+                    address: location.to_owned(),
+                    source: cause.into(),
+                });
+            }
+            fault => {
+                let remedy = fault.map_or("check the storage", StorageFault::remedy);
+                checks.fail(format!("{location}: {cause}"), remedy);
+            }
+        },
+    }
+}
+
+fn check_folder(location: &str, folder: &Path, checks: &mut Checks) {
     // a folder that is not there yet is made in the nearest one that is
     let is_there = folder.is_dir();
     let Some(nearest) = folder.ancestors().find(|folder| folder.is_dir()) else {

@@ -143,7 +143,7 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<Exi
         let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| place.starts_with(scheme));
         let mut found = Checks::new(if is_postgres { "postgres" } else { "archive" });
         match PgConfig::parse(&place) {
-            _ if !is_postgres => archive::check(&place, &mut found),
+            _ if !is_postgres => archive::check(&place, &mut found).await,
             Ok(config) => postgres::check(&config, &args.schema, &tables, &mut found).await,
             Err(error) => found.error(error),
         }

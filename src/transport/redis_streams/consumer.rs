@@ -2,7 +2,8 @@
 //!
 //! Invariants: what is in `Taken` is pending in the group under this consumer's name, as far as is known, and is
 //! kept so by the upkeep task; a delivery keeps its number when it comes again.
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,20 +36,36 @@ pub(super) struct TakenEntry {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     deliveries: HashMap<DeliveryId, TakenEntry>,
-    entries: HashSet<EntryId>,
+    /// Whether the caller has seen it, and so could have come to grief by it.
+    entries: HashMap<EntryId, bool>,
     next_id: DeliveryId,
 }
 
 impl Taken {
-    /// The number of a new delivery; `None` if the entry is in our hands already.
-    pub(super) fn take(&mut self, taken: TakenEntry) -> Option<DeliveryId> {
-        if !self.entries.insert(taken.entry) {
-            return None;
+    /// Has an entry kept from now on, before it is delivered; false if it is in our hands already.
+    pub(super) fn hold(&mut self, entry: EntryId) -> bool {
+        match self.entries.entry(entry) {
+            MapEntry::Occupied(_) => false,
+            MapEntry::Vacant(vacant) => {
+                vacant.insert(false);
+                true
+            }
         }
+    }
+
+    /// The number of a new delivery of an entry that is held.
+    pub(super) fn take(&mut self, taken: TakenEntry) -> DeliveryId {
         let id = self.next_id;
         self.next_id += 1;
         self.deliveries.insert(id, taken);
-        Some(id)
+        id
+    }
+
+    fn seen(&mut self, id: DeliveryId) {
+        let entry = self.deliveries.get(&id).map(|taken| taken.entry);
+        if let Some(seen) = entry.and_then(|entry| self.entries.get_mut(&entry)) {
+            *seen = true;
+        }
     }
 
     fn get(&self, id: DeliveryId) -> Option<TakenEntry> {
@@ -62,11 +79,15 @@ impl Taken {
     }
 
     pub(super) fn has(&self, entry: &EntryId) -> bool {
-        self.entries.contains(entry)
+        self.entries.contains_key(entry)
     }
 
     pub(super) fn entries(&self) -> Vec<EntryId> {
-        self.entries.iter().copied().collect()
+        self.entries.keys().copied().collect()
+    }
+
+    fn seen_or_not(&self, seen: bool) -> Vec<EntryId> {
+        self.entries.iter().filter(|(_, is_seen)| **is_seen == seen).map(|(entry, _)| *entry).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -184,11 +205,15 @@ impl RedisConsumer {
     }
 
     /// Has others take what is in our hands now rather than when it is overdue, and leaves the group.
+    /// What the caller has not seen was never delivered: else a chunk that ends every processor would take those
+    /// behind it to the dead letters.
     async fn let_go(&self) -> Result<(), TransportError> {
-        let entries = self.inbox.taken().entries();
-        for some in entries.chunks(scripts::MAX_ENTRIES) {
-            let keep = scripts::keep(&self.keys, &self.name, some, LET_GO_MS);
-            let _lost: Option<Vec<usize>> = self.link.query_group(&keep).await?;
+        for seen in [true, false] {
+            let entries = self.inbox.taken().seen_or_not(seen);
+            for some in entries.chunks(scripts::MAX_ENTRIES) {
+                let let_go = scripts::let_go(&self.keys, &self.name, some, LET_GO_MS, seen);
+                let _lost: Option<Vec<usize>> = self.link.query_group(&let_go).await?;
+            }
         }
         let tidy = scripts::tidy(&self.keys, u64::MAX, 0, Some(&self.name));
         let _live: Option<usize> = self.link.query_group(&tidy).await?;
@@ -215,6 +240,7 @@ impl Consumer for RedisConsumer {
         let delivery = delivery.unwrap_or(Err(TransportError::Closed))?;
         self.inbox.ahead.fetch_sub(delivery.chunk.bytes.len(), Ordering::Relaxed);
         self.inbox.room.notify_one();
+        self.inbox.taken().seen(delivery.id);
         Ok(Some(delivery))
     }
 
@@ -241,7 +267,9 @@ impl Consumer for RedisConsumer {
 
     fn max_unacknowledged_bytes(&self) -> usize {
         // what is taken still counts against the stream's bound
-        self.max_queue_bytes / 2 / self.inbox.live.load(Ordering::Relaxed).max(1)
+        let share = self.max_queue_bytes / 2 / self.inbox.live.load(Ordering::Relaxed).max(1);
+        // with a bound of nothing, nothing could ever be taken
+        share.max(1)
     }
 
     fn ledger_requests(&mut self) -> LedgerRequests {

@@ -1,6 +1,6 @@
 //! The task that takes entries: new ones, and those of consumers that are gone.
 //!
-//! Invariants: at most [`AHEAD_BYTES`] and one reply are taken ahead of the processor; an entry that is no frame,
+//! Invariants: at most [`AHEAD_BYTES`], one chunk and one reply as it came are taken ahead of the processor; an entry that is no frame,
 //! or that nobody comes to terms with, goes to the dead letters and is never retried for ever.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::telemetry::Metric;
 
 /// Taken ahead of the processor: enough to hide Redis, little enough to leave something to other processors.
 const AHEAD_BYTES: usize = 4 << 20;
-/// Wanted size of one reply.
+/// Wanted size of one reply's chunks when they are decompressed.
 const REPLY_BYTES: usize = 2 << 20;
 const MAX_COUNT: usize = 256;
 const MAX_BLOCK: Duration = Duration::from_secs(1);
@@ -90,11 +90,11 @@ impl Fetcher {
                     self.inbox.exhausted.send_replace(true);
                 }
             }
-            let len_bytes: usize = entries.iter().map(Entry::len_bytes).sum();
-            if !entries.is_empty() {
-                count = (REPLY_BYTES * entries.len() / len_bytes.max(1)).clamp(1, MAX_COUNT);
+            let num_entries = entries.len();
+            let len_bytes = self.accept(entries).await?;
+            if num_entries > 0 {
+                count = (REPLY_BYTES * num_entries / len_bytes.max(1)).clamp(1, MAX_COUNT);
             }
-            self.accept(entries).await?;
         }
     }
 
@@ -155,8 +155,20 @@ impl Fetcher {
         Ok(())
     }
 
-    async fn accept(&self, entries: Vec<Entry>) -> Result<(), TransportError> {
+    /// Delivers one after the other, as there is room for what they are when decompressed. How many bytes that was.
+    async fn accept(&self, mut entries: Vec<Entry>) -> Result<usize, TransportError> {
+        // kept from now on, however long the last of them waits
+        {
+            let mut taken = self.inbox.taken();
+            entries.retain(|entry| taken.hold(entry.id));
+        }
+        let mut delivered = 0;
         for entry in entries {
+            self.wait_for_room().await;
+            if !self.inbox.taken().has(&entry.id) {
+                // another has it now
+                continue;
+            }
             let len_bytes = entry.len_bytes();
             let parsed = match entry.frame.clone() {
                 Some(frame) => frame::parse(frame).map_err(|error| error.to_string()),
@@ -165,15 +177,19 @@ impl Fetcher {
             match parsed {
                 Ok(frame) => {
                     let range = frame.chunk.range();
-                    let taken = self.inbox.taken().take(TakenEntry { entry: entry.id, len_bytes, range });
-                    if let Some(id) = taken {
-                        self.inbox.deliver(Delivery { id, chunk: frame.chunk });
-                    }
+                    let id = self.inbox.taken().take(TakenEntry { entry: entry.id, len_bytes, range });
+                    delivered += frame.chunk.bytes.len();
+                    self.inbox.deliver(Delivery { id, chunk: frame.chunk });
                 }
-                Err(reason) => self.bury(entry, &reason).await?,
+                Err(reason) => {
+                    delivered += len_bytes;
+                    let id = entry.id;
+                    self.bury(entry, &reason).await?;
+                    self.inbox.taken().lose(&id);
+                }
             }
         }
-        Ok(())
+        Ok(delivered)
     }
 
     /// Moves an entry to the dead letters, then out of the stream: better there twice than nowhere.

@@ -99,23 +99,34 @@ pub(super) fn exist(keys: &Keys, entries: &[EntryId]) -> Cmd {
     command
 }
 
-/// Keeps entries that are still this consumer's: they count as touched `ARGV[3]` milliseconds ago. Plain XCLAIM
-/// would take back what another processor took over meanwhile. Returns the positions of those that are not ours.
+/// Keeps entries that are still this consumer's: they count as touched `ARGV[3]` milliseconds ago, and as delivered
+/// `ARGV[4]` times less often. Plain XCLAIM would take back what another processor took over meanwhile. Returns the
+/// positions of those that are not ours.
 const KEEP: &str = "
 local lost = {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
   if #pending == 0 then
-    lost[#lost + 1] = i - 4
+    lost[#lost + 1] = i - 5
   else
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'IDLE', ARGV[3], 'JUSTID')
+    local times = math.max(pending[1][4] - ARGV[4], 0)
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'IDLE', ARGV[3], 'RETRYCOUNT', times, 'JUSTID')
   end
 end
 return lost";
 
-pub(super) fn keep(keys: &Keys, consumer: &str, entries: &[EntryId], idle_ms: u64) -> Cmd {
+pub(super) fn keep(keys: &Keys, consumer: &str, entries: &[EntryId]) -> Cmd {
+    keep_as(keys, consumer, entries, 0, 0)
+}
+
+/// Entries count as untouched for `idle_ms`, and one that was not seen as if it had not been delivered this time.
+pub(super) fn let_go(keys: &Keys, consumer: &str, entries: &[EntryId], idle_ms: u64, seen: bool) -> Cmd {
+    keep_as(keys, consumer, entries, idle_ms, u8::from(!seen))
+}
+
+fn keep_as(keys: &Keys, consumer: &str, entries: &[EntryId], idle_ms: u64, less: u8) -> Cmd {
     let mut command = script(KEEP, &[&keys.stream]);
-    command.arg(GROUP).arg(consumer).arg(idle_ms);
+    command.arg(GROUP).arg(consumer).arg(idle_ms).arg(less);
     for entry in entries {
         command.arg(entry.to_string());
     }

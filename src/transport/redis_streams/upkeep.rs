@@ -44,7 +44,7 @@ impl Upkeep {
                 }
                 let entries = self.inbox.taken().entries();
                 for some in entries.chunks(scripts::MAX_ENTRIES) {
-                    let keep = scripts::keep(&self.keys, &self.consumer, some, 0);
+                    let keep = scripts::keep(&self.keys, &self.consumer, some);
                     let lost: Option<Vec<usize>> = self.link.query_group(&keep).await?;
                     let mut taken = self.inbox.taken();
                     lost.iter().flatten().filter_map(|at| some.get(*at)).for_each(|entry| taken.lose(entry));

@@ -59,7 +59,8 @@ async fn many_loaders_make_each_day_once_while_others_load_and_read() {
         tokio::spawn(async move {
             let client = connect(&url).await;
             for day in (DAY - 5..DAY + 15).skip(number) {
-                let ready = ensure_days(&client, "public", "tiny_logs", &[day, DAY + 20]).await.unwrap();
+                let ready =
+                    ensure_days(&client, "public", "tiny_logs", &[day, DAY + 20]).await.unwrap().ready;
                 assert_eq!(ready.len(), 2);
             }
         })
@@ -89,29 +90,27 @@ async fn a_day_that_a_long_reader_holds_up_waits_in_the_default_leaf() {
     make(&database, "public", &types(&[TINY])).await.unwrap();
     let (reader, loader) = (connect(&database.url()).await, connect(&database.url()).await);
     reader.batch_execute("BEGIN; SELECT count(*) FROM tiny_logs").await.unwrap();
-    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap();
+    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap().ready;
     assert!(ready.is_empty());
     loader.batch_execute(&insert("tiny_logs_default", "2024-01-15T00:00Z")).await.unwrap();
     reader.batch_execute("COMMIT").await.unwrap();
-    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap();
+    let ready = ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap().ready;
     assert_eq!(ready[&DAY], "tiny_logs_20240115");
     assert_eq!(database.sql("SELECT tableoid::regclass FROM tiny_logs"), "tiny_logs_20240115");
     // in nobody's way any more
-    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap(), ready);
-    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[]).await.unwrap().len(), 0);
+    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[DAY]).await.unwrap().ready, ready);
+    assert_eq!(ensure_days(&loader, "public", "tiny_logs", &[]).await.unwrap().ready.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_in_the_way_of_a_day_is_an_error_and_stays() {
+async fn a_table_in_the_way_of_a_day_stays_and_is_in_no_other_days_way() {
     let database = Postgres::shared().database();
     make(&database, "public", &types(&[TINY])).await.unwrap();
     database.sql("CREATE TABLE tiny_logs_20240115 (mine text)");
     let client = connect(&database.url()).await;
-    let error = ensure_days(&client, "public", "tiny_logs", &[DAY]).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "make tables for days of public.tiny_logs: table public.tiny_logs_20240115 is in the way of a day of public.tiny_logs"
-    );
+    let ensured = ensure_days(&client, "public", "tiny_logs", &[DAY, DAY + 1]).await.unwrap();
+    assert_eq!(ensured.ready, [(DAY + 1, "tiny_logs_20240116".to_owned())].into());
+    assert_eq!(ensured.in_the_way, ["tiny_logs_20240115"]);
     assert_eq!(database.sql("SELECT count(mine) FROM tiny_logs_20240115"), "0");
 }
 

@@ -1,0 +1,86 @@
+//! A store that counts what is read of it: bytes, and requests as a cloud store bills them.
+//!
+//! Ranges of one object that lie close are one request there, so they are counted as one wherever the store is.
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use super::report::Counter;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct CountedStore {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) counter: Arc<Counter>,
+}
+
+impl fmt::Display for CountedStore {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(out)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CountedStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.store.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let is_head = options.head;
+        let result = self.store.get_opts(location, options).await?;
+        let bytes = if is_head { 0 } else { result.range.end - result.range.start };
+        self.counter.add(bytes, 1);
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let came = self.store.get_ranges(location, ranges).await?;
+        let mut sorted = ranges.to_vec();
+        sorted.sort_unstable_by_key(|range| range.start);
+        let (mut requests, mut end) = (0, None);
+        for range in sorted {
+            if end.is_none_or(|end| range.start > end + OBJECT_STORE_COALESCE_DEFAULT) {
+                requests += 1;
+            }
+            end = end.max(Some(range.end));
+        }
+        self.counter.add(came.iter().map(|bytes| bytes.len() as u64).sum(), requests);
+        Ok(came)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.counter.add(0, 1);
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.counter.add(0, 1);
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}

@@ -1,0 +1,286 @@
+//! The places that a session reads, and what of each row is read where.
+//!
+//! A line may lie in several places: in Postgres and in the archive, and in the raw file as well. It is read from the
+//! first that has it: archives in the order given, then databases, then raw input (see [`ledger::divide`]). An
+//! archive's entry of the ledger stands for all rows of its range, always; Postgres' ledger keeps its entry when a day
+//! of its rows is taken away. So Postgres gives only what no archive holds.
+//!
+//! Consistency: a statement sees each place at one moment, databases first. What is moved to an archive while it
+//! looks is in the archive's later moment, and then Postgres' rows are left out; or it is not, and then Postgres'
+//! earlier moment has them, and the lock of the snapshot keeps their leaf. The other way round, rows that were moved
+//! and dropped in between would be in neither.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::prelude::SessionContext;
+use tokio::task::spawn_blocking;
+
+use super::postgres::{Given, PostgresTable};
+use super::raw::{RawTable, list_files, list_objects};
+use super::report::Notes;
+use super::table::LakeTable;
+use super::union::UnionTable;
+use super::{LogsBranch, QueryError, logs};
+use crate::archive::{ArchiveError, Holdings, OfArchive, each_chunk};
+use crate::client::{PgConfig, redacted};
+use crate::lake::{Archive, TableSnapshot};
+use crate::ledger::{self, BLANKS, CHUNKS, Counted, Division, REJECTS, Uncounted};
+use crate::log_type::{LogType, LogTypes};
+use crate::model::ChunkRecord;
+use crate::source::Catalogue;
+use crate::warehouse::{Snapshot, Warehouse, WarehouseError};
+
+mod archive;
+mod versions;
+
+use archive::ArchivePlace;
+
+/// Tables that are not of a log type.
+const OWN_TABLES: [&str; 3] = [REJECTS, BLANKS, CHUNKS];
+
+/// A table of one place, by its log type or own name.
+type NamedTable = (String, Arc<dyn TableProvider>);
+
+/// Places, opened.
+#[derive(Debug)]
+pub struct Places {
+    declared: LogTypes,
+    archives: Vec<ArchivePlace>,
+    databases: Vec<Arc<Warehouse>>,
+    /// Paths and URLs of raw logs.
+    raw: Vec<String>,
+    /// Types by the hash of their file.
+    compiled: HashMap<String, Arc<LogType>>,
+    /// What the session's catalog holds now.
+    registered: Vec<String>,
+    pub(super) notes: Notes,
+}
+
+/// Keeps a statement's moments until it is planned; its scans keep what they need.
+#[derive(Debug)]
+pub(super) struct Held {
+    _snapshots: Vec<Arc<Snapshot>>,
+}
+
+impl Places {
+    /// Opens every location: an archive's path or URL, a database's, or `raw:` and a path. `schema` is that of
+    /// databases; `declared` are the types that raw lines are read with.
+    pub async fn open(from: &[String], schema: &str, declared: &LogTypes) -> Result<Self, QueryError> {
+        let mut places = Self {
+            declared: declared.clone(),
+            archives: Vec::new(),
+            databases: Vec::new(),
+            raw: Vec::new(),
+            compiled: HashMap::new(),
+            registered: Vec::new(),
+            notes: Notes::default(),
+        };
+        for location in from {
+            if let Some(path) = location.strip_prefix("raw:") {
+                places.raw.push(path.to_owned());
+            } else if location.starts_with("postgres://") || location.starts_with("postgresql://") {
+                let config =
+                    PgConfig::parse(location).map_err(WarehouseError::from).map_err(ArchiveError::from)?;
+                let warehouse = Warehouse::open(config, schema).await.map_err(ArchiveError::from)?;
+                places.databases.push(Arc::new(warehouse));
+            } else {
+                let archive = Archive::open(location).await.map_err(ArchiveError::from)?;
+                let location = redacted(location);
+                places.archives.push(ArchivePlace {
+                    location,
+                    archive,
+                    moment: None,
+                    stores: HashMap::new(),
+                });
+            }
+        }
+        Ok(places)
+    }
+
+    /// Looks at every place, and brings the tables of `context` to what they hold now.
+    pub(super) async fn look(&mut self, context: &SessionContext) -> Result<Held, QueryError> {
+        let mut snapshots = Vec::new();
+        for database in &self.databases {
+            snapshots.push(Arc::new(database.snapshot().await.map_err(ArchiveError::from)?));
+        }
+        let mut is_unchanged = snapshots.is_empty() && self.raw.is_empty() && !self.registered.is_empty();
+        for place in &mut self.archives {
+            let is_newest = match &place.moment {
+                Some(moment) => place.archive.is_newest(moment.version).await.map_err(ArchiveError::from)?,
+                None => false,
+            };
+            if !is_newest {
+                is_unchanged = false;
+                place.moment = Some(place.archive.moment().await.map_err(ArchiveError::from)?);
+            }
+        }
+        if !is_unchanged {
+            self.register(context, &snapshots).await?;
+        }
+        Ok(Held { _snapshots: snapshots })
+    }
+
+    async fn register(
+        &mut self,
+        context: &SessionContext,
+        snapshots: &[Arc<Snapshot>],
+    ) -> Result<(), QueryError> {
+        let of_databases = self.records_of(snapshots).await?;
+        let of_archives = self.archives.iter().filter_map(|place| place.moment.as_ref());
+        let records: Vec<&[ChunkRecord]> = of_archives
+            .map(|moment| &moment.records[..])
+            .chain(of_databases.iter().map(|records| &records[..]))
+            .collect();
+        let mut division = self.divide(&records).await?;
+        let of_raw = self.raw_tables(&mut division).await?;
+        let left_out = division.left_out;
+        let mut versions = Self::versions(&records, &left_out);
+        for (place, snapshot) in (self.archives.len()..).zip(snapshots) {
+            for file in &snapshot.types {
+                // of a type that has one version, the ledger was not read
+                let of_type = versions.entry(file.name.clone()).or_default();
+                of_type.by_hash.entry(file.hash.clone()).or_insert((place, Vec::new()));
+                of_type.newest = std::mem::take(&mut of_type.newest).max((i64::MIN, file.hash.clone()));
+            }
+        }
+        let versions = self.compiled(versions).await?;
+        let mut tables: BTreeMap<String, Vec<Arc<dyn TableProvider>>> = versions
+            .keys()
+            .map(String::as_str)
+            .chain(OWN_TABLES)
+            .map(|name| (name.to_owned(), Vec::new()))
+            .collect();
+        for (place, left_out) in self.archives.iter_mut().zip(&left_out) {
+            for (name, table) in place.tables(context, left_out, &self.notes)? {
+                tables.entry(name).or_default().push(table);
+            }
+        }
+        let of_databases = of_databases.iter().zip(&left_out[self.archives.len()..]);
+        for (snapshot, (records, left_out)) in snapshots.iter().zip(of_databases) {
+            for held in &snapshot.tables {
+                let is_log_type = !OWN_TABLES.contains(&held.name.as_str());
+                let given = Given::new(&held.name, is_log_type, records, left_out);
+                let table = PostgresTable::new(snapshot, held, given, &self.notes);
+                tables.entry(held.name.clone()).or_default().push(Arc::new(table));
+            }
+        }
+        for (name, table) in of_raw {
+            tables.entry(name).or_default().push(table);
+        }
+        for name in std::mem::take(&mut self.registered) {
+            context.deregister_table(name.as_str())?;
+        }
+        for (name, mut parts) in tables {
+            let newest = versions.get(&name).map(|of_type| &of_type.newest);
+            if let (Some(newest), true) = (newest, parts.is_empty()) {
+                let empty = TableSnapshot::empty(&newest.table).map_err(ArchiveError::from)?;
+                let nowhere = (ObjectStoreUrl::local_filesystem(), Arc::default());
+                parts.push(Arc::new(LakeTable::new(nowhere, "no place", &empty, &self.notes)));
+            }
+            let sql_name = newest.map_or(name.as_str(), |newest| newest.table.name.as_str()).to_owned();
+            context.register_table(sql_name.as_str(), UnionTable::of(&sql_name, parts)?)?;
+            self.registered.push(sql_name);
+        }
+        let branches: Vec<_> = versions.into_values().map(LogsBranch::new).collect();
+        context.register_table("logs", logs::plan(context, &branches).await?)?;
+        self.registered.push("logs".to_owned());
+        Ok(())
+    }
+
+    /// The ledgers of databases; empty where nothing depends on them: one place alone, one version of each type.
+    async fn records_of(&self, snapshots: &[Arc<Snapshot>]) -> Result<Vec<Vec<ChunkRecord>>, QueryError> {
+        let mut records = Vec::with_capacity(snapshots.len());
+        for snapshot in snapshots {
+            let names: BTreeSet<&str> = snapshot.types.iter().map(|file| file.name.as_str()).collect();
+            let is_plain = names.len() == snapshot.types.len();
+            records.push(match self.archives.len() + self.databases.len() + self.raw.len() {
+                1 if is_plain => Vec::new(),
+                _ => snapshot.records().await.map_err(ArchiveError::from)?,
+            });
+        }
+        Ok(records)
+    }
+
+    /// Divides what the places hold. Where cuts share no byte that ledgers know, the lines of a chunk are counted.
+    async fn divide(&self, records: &[&[ChunkRecord]]) -> Result<Division, QueryError> {
+        let mut counted = Vec::new();
+        loop {
+            let uncounted = match ledger::divide(records, &counted) {
+                Ok(division) => return Ok(division),
+                Err(uncounted) => uncounted,
+            };
+            for Uncounted { place, record, bytes } in &uncounted {
+                match self.archives.get(*place) {
+                    Some(of_archive) => {
+                        count(&OfArchive::new(&of_archive.archive), record, bytes, &mut counted).await?;
+                    }
+                    None => {
+                        let database = &self.databases[place - self.archives.len()];
+                        count(&**database, record, bytes, &mut counted).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The tables of raw input, without what the other places hold.
+    async fn raw_tables(&self, division: &mut Division) -> Result<Vec<NamedTable>, QueryError> {
+        let mut tables = Vec::new();
+        let mut met = BTreeSet::new();
+        for path in &self.raw {
+            let mut files = match path.contains("://") && !path.starts_with("file://") {
+                true => list_objects(path).await?,
+                false => {
+                    let paths = vec![PathBuf::from(path.trim_start_matches("file://"))];
+                    let ledger = division.committed.ledger().clone();
+                    let listed = spawn_blocking(move || list_files(&paths, Catalogue::new(ledger))).await;
+                    listed.map_err(|error| QueryError::Sql(error.to_string()))??
+                }
+            };
+            files.retain(|file| met.insert(file.source_id()));
+            for (line, file) in
+                division.open.values().flat_map(|line| files.iter().map(move |file| (line, file)))
+            {
+                let range = line.record.range;
+                if file.source_id() == range.source_id && file.reads_beyond(range.first_byte, range.end_byte)
+                {
+                    division.left_out[line.place].chunks.insert(line.record.chunk_id);
+                }
+            }
+            let place = format!("raw:{path}");
+            tables.extend(RawTable::all(&place, &Arc::new(files), &self.declared, &self.notes));
+        }
+        Ok(tables)
+    }
+}
+
+/// Counts the lines of a chunk up to each of `bytes`.
+async fn count(
+    holdings: &dyn Holdings,
+    record: &ChunkRecord,
+    bytes: &BTreeSet<u64>,
+    counted: &mut Vec<Counted>,
+) -> Result<(), QueryError> {
+    let range = record.range;
+    each_chunk(holdings, &[record], |record, content, is_same| {
+        if !is_same {
+            tracing::warn!(
+                file = record.source.path,
+                first_byte = range.first_byte,
+                "does not give its bytes back; lines that two places hold may be counted wrongly, see `pipeline verify`"
+            );
+        }
+        for end_byte in bytes {
+            let len = content.len().min((end_byte - range.first_byte) as usize);
+            let lines = memchr::memchr_iter(b'\n', &content[..len]).count() as u64;
+            let (source_id, first_byte) = (range.source_id, range.first_byte);
+            counted.push(Counted { source_id, first_byte, end_byte: *end_byte, lines });
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}

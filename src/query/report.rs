@@ -1,0 +1,166 @@
+//! What a statement read, and what it could leave unread: noted by the tables when they are scanned.
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// Bytes and requests that a place gave, counted while they come.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    bytes: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Counter {
+    pub(super) fn add(&self, bytes: u64, requests: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// Starts anew: a table's counter outlives its statements.
+    pub(super) fn reset(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.requests.store(0, Ordering::Relaxed);
+    }
+
+    fn values(&self) -> (u64, u64) {
+        (self.bytes.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed))
+    }
+}
+
+/// One table's scan in one place.
+#[derive(Debug)]
+struct Note {
+    place: String,
+    table: String,
+    /// Files to read, and files there are.
+    files: Option<(usize, usize)>,
+    /// Statements for a database.
+    sql: Vec<String>,
+    counter: Arc<Counter>,
+}
+
+/// What the scans of the running statement note.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Notes(Arc<Mutex<Vec<Note>>>);
+
+impl Notes {
+    /// Files that a scan reads, of those that the table has.
+    pub(super) fn files(&self, place: &str, table: &str, files: (usize, usize), counter: &Arc<Counter>) {
+        self.push(place, table, Some(files), Vec::new(), counter);
+    }
+
+    /// Statements that a scan sends.
+    pub(super) fn sql(&self, place: &str, table: &str, sql: Vec<String>, counter: &Arc<Counter>) {
+        self.push(place, table, None, sql, counter);
+    }
+
+    fn push(
+        &self,
+        place: &str,
+        table: &str,
+        files: Option<(usize, usize)>,
+        sql: Vec<String>,
+        counter: &Arc<Counter>,
+    ) {
+        let (place, table, counter) = (place.to_owned(), table.to_owned(), Arc::clone(counter));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Note {
+            place,
+            table,
+            files,
+            sql,
+            counter,
+        });
+    }
+
+    /// What the statement's scans took; they are forgotten.
+    pub(super) fn take(&self) -> Vec<Scan> {
+        let mut notes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // a table that is scanned twice counts both in one
+        let mut index = 0;
+        while index < notes.len() {
+            let counter = Arc::clone(&notes[index].counter);
+            let (mut files, mut position) = (notes[index].files, 0);
+            notes.retain(|note| {
+                position += 1;
+                let is_same = position - 1 > index && Arc::ptr_eq(&note.counter, &counter);
+                if is_same {
+                    files = files.max(note.files);
+                }
+                !is_same
+            });
+            notes[index].files = files;
+            index += 1;
+        }
+        let scan = |note: &Note| {
+            let (bytes, requests) = note.counter.values();
+            Scan {
+                place: note.place.clone(),
+                table: note.table.clone(),
+                files_read: note.files.map(|files| files.0),
+                files: note.files.map(|files| files.1),
+                sql: note.sql.clone(),
+                bytes,
+                requests,
+            }
+        };
+        notes.iter().map(scan).collect()
+    }
+}
+
+/// What one table's scan in one place took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Scan {
+    /// The archive, database or raw input, without passwords.
+    pub place: String,
+    /// The table.
+    pub table: String,
+    /// Files that could hold a matching row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files_read: Option<usize>,
+    /// Files of the table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<usize>,
+    /// Statements sent to a database.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<String>,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Requests made: reads of a store, statements to a database.
+    pub requests: u64,
+}
+
+impl fmt::Display for Scan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, table, bytes, requests, .. } = self;
+        write!(out, "{place} {table}: ")?;
+        if let (Some(read), Some(all)) = (self.files_read, self.files) {
+            write!(out, "{read} of {all} files, ")?;
+        }
+        write!(out, "{bytes} bytes, {requests} requests")?;
+        self.sql.iter().try_for_each(|sql| write!(out, "\n  {sql}"))
+    }
+}
+
+/// A statement that was run to see what it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// Rows of its result.
+    pub rows: u64,
+    /// From the first look at the places to the last row.
+    pub micros: u64,
+    /// What was read.
+    pub scans: Vec<Scan>,
+    /// The plan, with what each step did.
+    pub plan: Vec<String>,
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.micros as f64 / 1e3;
+        writeln!(out, "{} rows in {millis:.3} ms", self.rows)?;
+        self.scans.iter().try_for_each(|scan| writeln!(out, "{scan}"))?;
+        self.plan.iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+}
