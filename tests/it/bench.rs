@@ -220,6 +220,15 @@ fn a_measured_pipeline_that_fails_says_why() {
 }
 
 #[test]
+fn a_recording_needs_the_old_design_and_a_queue() {
+    let site = Site::new();
+    let error = site.error(2, &["bench", "--record", "run.json"]);
+    assert!(error.contains("--baseline"), "{error}");
+    let error = site.error(3, &["bench", "--baseline", "--record", "run.json", "--via", "memory"]);
+    assert_eq!(error, "--via memory: has no queue to record; name redis://host:port");
+}
+
+#[test]
 fn attach_counts_what_another_process_commits_and_stops_when_nothing_more_comes() {
     let database = Postgres::shared().database();
     let site = Site::new();
