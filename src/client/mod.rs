@@ -28,7 +28,7 @@ pub use self::secret::redacted;
 pub use self::tls::use_ring;
 
 /// How often a service is tried at the start of a command, and the pause between two tries.
-const TRIES_AT_START: u32 = 5;
+pub const TRIES_AT_START: u32 = 5;
 const PAUSE_AT_START: Duration = Duration::from_secs(2);
 
 /// The service that a bucket is in, for messages.

@@ -92,9 +92,9 @@ impl PostgresSink {
     ) -> Result<Self, SinkError> {
         let name = config.to_string();
         let warehouse = Arc::new(Warehouse::try_new(config, schema, types).await?);
-        let committed = warehouse.committed().await?;
+        let mut asker = Loader::new(Arc::clone(&warehouse));
+        let committed = asker.committed().await?;
         let idle = (0..workers.max(1)).map(|_| Loader::new(Arc::clone(&warehouse))).collect();
-        let asker = Loader::new(Arc::clone(&warehouse));
         let indexing = tokio::spawn(build_quiet_indexes(Arc::clone(&warehouse)));
         Ok(Self {
             name,

@@ -144,16 +144,11 @@ impl Export<'_> {
         let mut of_days = Vec::new();
         for (day, _) in days {
             let records = self.warehouse.records_of_day(*day).await?;
-            let mut tries = 0;
-            while let Err(error) = self.write(&records).await {
-                tries += 1;
-                match error {
-                    // another writer took some of it first: what is left is asked for again
-                    ExportError::Lake(LakeError::Overlap) if tries < TRIES => {}
-                    error => return Err(error),
-                }
-            }
+            self.write_all(&records).await?;
             of_days.push(records);
+        }
+        if let Some((last, _)) = days.last() {
+            self.write_all(&self.warehouse.timeless_records_before(last + 1).await?).await?;
         }
         let archived = self.writer.archive().records().await?;
         for ((_, leaves), records) in days.iter().zip(of_days) {
@@ -170,7 +165,18 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Writes what the archive lacks of these chunks.
+    /// Writes what the archive lacks of these chunks, whoever else writes to it.
+    async fn write_all(&mut self, records: &[ChunkRecord]) -> Result<(), ExportError> {
+        let mut tries = 1;
+        loop {
+            match self.write(records).await {
+                // another writer took some of it first: what is left is asked for again
+                Err(ExportError::Lake(LakeError::Overlap)) if tries < TRIES => tries += 1,
+                written => return written,
+            }
+        }
+    }
+
     async fn write(&mut self, records: &[ChunkRecord]) -> Result<(), ExportError> {
         self.writer.ledger().await?;
         let is_whole = |record: &ChunkRecord, parts: &[(u64, u64)]| {

@@ -39,7 +39,7 @@ use std::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::client::PgConfig;
+use crate::client::{PgConfig, TRIES_AT_START};
 use crate::ledger::Committed;
 use crate::log_type::LogTypes;
 use crate::log_type::ddl::{self, qualified, quoted};
@@ -76,9 +76,19 @@ struct KnownLeaves {
 impl Warehouse {
     /// Connects, several times if the server is only starting, and brings the schema to what `types` need.
     pub async fn try_new(config: PgConfig, schema: &str, types: &LogTypes) -> Result<Self, WarehouseError> {
-        let mut client = config.connect_at_start().await?;
-        migrate(&mut client, schema, types).await?;
-        Ok(Self::new(config, schema, types))
+        let mut tries = 1;
+        loop {
+            let mut client = config.connect_at_start().await?;
+            match migrate(&mut client, schema, types).await {
+                // a step is in the schema whole or not at all
+                Err(error) if error.is_retriable() && tries < TRIES_AT_START => {
+                    tracing::warn!("try {tries} of {TRIES_AT_START}: {error}");
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(Self::new(config, schema, types)),
+            }
+        }
     }
 
     fn new(config: PgConfig, schema: &str, types: &LogTypes) -> Self {

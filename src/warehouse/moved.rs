@@ -11,6 +11,7 @@ use super::error::WarehouseError;
 use super::read::time;
 use super::schema::advisory_lock;
 use super::{Warehouse, ledger};
+use crate::ledger::CHUNKS;
 use crate::log_type::ddl::{self, literal};
 use crate::model::{ChunkRecord, MICROS_PER_DAY};
 
@@ -74,6 +75,20 @@ impl Warehouse {
     /// The entries of chunks that may hold rows of a day.
     pub async fn records_of_day(&self, day: i32) -> Result<Vec<ChunkRecord>, WarehouseError> {
         self.records(&time_condition(day)).await
+    }
+
+    /// The entries of chunks without an event time, rejects and blanks alone, that follow lines of days before `day`.
+    pub async fn timeless_records_before(&self, day: i32) -> Result<Vec<ChunkRecord>, WarehouseError> {
+        let condition = format!(
+            "min_timestamp IS NULL AND coalesce(
+                 (SELECT max_timestamp FROM {} AS earlier
+                  WHERE earlier.source_id = chunks.source_id AND earlier.first_byte < chunks.first_byte
+                    AND earlier.min_timestamp IS NOT NULL
+                  ORDER BY earlier.first_byte DESC LIMIT 1), '-infinity') < {}",
+            self.table(CHUNKS),
+            time(i64::from(day) * MICROS_PER_DAY)
+        );
+        self.records(&condition).await
     }
 
     /// Takes a leaf away whose chunks, as `records` name them, are in `archive`.
