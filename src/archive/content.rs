@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{cast, interleave};
-use arrow::datatypes::{Field, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{Field, Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
