@@ -97,7 +97,23 @@ impl Places {
                 });
             }
         }
+        places.warn_of_moved_days().await?;
         Ok(places)
+    }
+
+    /// Names the archives that hold days of the databases and are not read.
+    async fn warn_of_moved_days(&self) -> Result<(), QueryError> {
+        for database in &self.databases {
+            for (archive, days) in database.moved_to().await.map_err(ArchiveError::from)? {
+                if !self.archives.iter().any(|place| place.archive.url().as_str() == archive) {
+                    let address = database.address();
+                    tracing::warn!(
+                        "{days} days of {address} moved to {archive}; read them too with --from {archive}"
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Looks at every place, and brings the tables of `context` to what they hold now.

@@ -159,18 +159,30 @@ impl Warehouse {
     /// Rows per chunk that are in an archive and not here any more: of a log type, or of all.
     pub async fn moved_rows(&self, log_type: Option<&str>) -> Result<HashMap<i64, u64>, WarehouseError> {
         let client = self.config.connect().await?;
-        let moved = self.table(MOVED);
-        let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&moved]).await;
         let failed = || WarehouseError::of("read which days moved");
-        if !there.map_err(failed())?.get::<_, bool>(0) {
-            // written by an earlier version, which moved nothing
-            return Ok(HashMap::new());
-        }
+        let Some(moved) = self.moved_table(&client).await? else { return Ok(HashMap::new()) };
         let sql = format!(
             "SELECT chunk_id, sum(rows)::bigint FROM {moved} WHERE $1::text IS NULL OR log_type = $1 GROUP BY 1"
         );
         let rows = client.query(&sql, &[&log_type]).await.map_err(failed())?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).cast_unsigned())).collect())
+    }
+
+    /// The archives that days moved to, and how many.
+    pub async fn moved_to(&self) -> Result<BTreeMap<String, i64>, WarehouseError> {
+        let client = self.config.connect().await?;
+        let Some(moved) = self.moved_table(&client).await? else { return Ok(BTreeMap::new()) };
+        let sql = format!("SELECT archive, count(DISTINCT day) FROM {moved} GROUP BY 1");
+        let rows = client.query(&sql, &[]).await.map_err(WarehouseError::of("read where days moved"))?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// The table, quoted; `None` in a schema of an earlier version, which moved nothing.
+    async fn moved_table(&self, client: &Client) -> Result<Option<String>, WarehouseError> {
+        let moved = self.table(MOVED);
+        let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&moved]).await;
+        let is_there: bool = there.map_err(WarehouseError::of("read which days moved"))?.get(0);
+        Ok(is_there.then_some(moved))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::exactly_once::{Chaos, expect_exactly_once};
 use super::servers::{Faults, S3Server, SECRET_KEY};
-use super::support::{NO_TYPE, Site};
+use super::support::{NO_TYPE, Site, gzip};
 
 fn site_on(server: &S3Server) -> Site {
     let mut site = Site::new();
@@ -40,6 +40,24 @@ fn an_archive_in_a_bucket_holds_and_answers_what_one_in_a_folder_does() {
         assert_eq!(site.run(&["logs", "--into", place]), in_bucket, "{place}");
     }
     expect_exactly_once(&site, "logs");
+}
+
+#[test]
+fn raw_logs_in_a_bucket_are_tables() {
+    let server = S3Server::start();
+    let site = site_on(&server);
+    site.generate(2, 20_000);
+    std::fs::create_dir_all(server.at("raw")).unwrap();
+    std::fs::copy(site.at("logs/logs_0000.log"), server.at("raw/logs_0000.log")).unwrap();
+    std::fs::write(server.at("raw/logs_0001.log.gz"), gzip(&site.read("logs/logs_0001.log"))).unwrap();
+    let sql = "SELECT log_type, count(*) AS n, min(raw_line) AS first FROM logs GROUP BY 1 ORDER BY 1";
+    let expected = site.ok(&["query", "--output", "csv", "--from", "raw:logs", sql]);
+    assert_eq!(expected.lines().count(), 4);
+    for from in ["raw:s3://logs/raw", "raw:s3://logs/raw/*", "raw:s3://logs/**/logs_000?.log*"] {
+        assert_eq!(site.ok(&["query", "--output", "csv", "--from", from, sql]), expected, "{from}");
+    }
+    let error = site.error(1, &["query", "--from", "raw:s3://logs/raw/*.zst", sql]);
+    assert!(error.contains("no object matches"), "{error}");
 }
 
 #[test]

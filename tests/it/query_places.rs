@@ -158,6 +158,36 @@ fn a_last_line_that_has_grown_in_one_place_is_read_there() {
 }
 
 #[test]
+fn days_that_moved_are_read_in_the_archive_and_the_others_in_postgres() {
+    let place = Place::new();
+    let day = |ago: i64| (chrono::Utc::now() - chrono::Duration::days(ago)).format("%Y-%m-%d").to_string();
+    let (old, new) = (day(60), day(0));
+    let of = |day: &str, first, count| numbered_lines(first, count).replace("2024-01-15", day);
+    // chunks of the one, of the other, and of both
+    place.site.write("logs/a.log", of(&old, 0, 1000) + &of(&new, 1000, 1000));
+    place.site.write("logs/b.log", of(&new, 2000, 1000));
+    place.load(&place.url, &["logs"], "16KiB");
+    place.site.ok(&["archive", "export", "--from", &place.url, "--older-than", "30d", "--drop"]);
+    assert_eq!(place.database.sql("SELECT count(*) FROM firewall_logs"), "2000");
+    let (from, expected) = ([ARCHIVE, &place.url[..]], place.lines(&["logs/a.log", "logs/b.log"]));
+    assert!(place.raw_lines(&from) == expected);
+    for (day, expected) in [(&old, "n,s\n1000,499500\n"), (&new, "n,s\n2000,3999000\n")] {
+        let sql =
+            format!("SELECT count(*) AS n, sum(bytes_sent) AS s FROM firewall_logs WHERE day = DATE '{day}'");
+        assert_eq!(place.query(&from, &sql), expected, "{day}");
+    }
+    let warnings = |from: &[&str]| {
+        let from = from.iter().flat_map(|from| ["--from", *from]);
+        let arguments: Vec<&str> = ["query", "SELECT 1"].into_iter().chain(from).collect();
+        place.site.end(&arguments).expect_code(0).stderr
+    };
+    assert!(
+        warnings(&[&place.url]).contains("1 days of") && warnings(&[&place.url]).contains("--from file:///")
+    );
+    assert_eq!(warnings(&from), "");
+}
+
+#[test]
 fn two_archives_are_one_table() {
     let place = Place::new();
     place.site.generate(2, 2000);
