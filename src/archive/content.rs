@@ -2,16 +2,20 @@
 //!
 //! Invariant: memory holds one batch of chunks, about [`BATCH_BYTES`] of source bytes, whatever the archive holds.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::compute::interleave;
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
 use super::{ArchiveError, Holdings};
 use crate::lake::LakeError;
+use crate::ledger::{self, BLANKS, REJECTS};
 use crate::log_type::LogType;
 use crate::log_type::render::Renderer;
-use crate::model::{ChunkRecord, LineEnding};
+use crate::model::{ChunkRecord, LineEnding, TypeBatch};
 
 /// Source bytes of the chunks that are read at once: each batch looks through every file that may hold rows of it.
 const BATCH_BYTES: u64 = 32 << 20;
@@ -27,13 +31,99 @@ pub async fn each_chunk<'a>(
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at(batch_len(rest));
         rest = behind;
-        for (record, lines) in batch.iter().zip(content.lines(batch).await?) {
+        for (record, lines) in batch.iter().zip(content.lines(batch, None).await?) {
             let bytes = lines.into_bytes(record);
             let is_same = *Sha256::digest(&bytes) == record.content_sha256;
             visit(record, &bytes, is_same)?;
         }
     }
     Ok(())
+}
+
+/// A chunk as it is stored.
+pub struct StoredChunk<'a> {
+    /// Its entry.
+    pub record: &'a ChunkRecord,
+    /// What its rows, rejects and blanks give back.
+    pub bytes: Vec<u8>,
+    /// Whether those are the bytes that were read.
+    pub is_same: bool,
+    /// Its rows, in line order, as they were read from storage.
+    pub types: Vec<TypeBatch>,
+    /// Its rejects and blanks, rows of their tables.
+    pub kept: [RecordBatch; 2],
+}
+
+/// Reads chunks whole; they should be few, for all of them are held at once.
+pub async fn read_chunks<'a>(
+    holdings: &dyn Holdings,
+    records: &[&'a ChunkRecord],
+) -> Result<Vec<StoredChunk<'a>>, ArchiveError> {
+    let mut content = Content { holdings, types: HashMap::new() };
+    let mut stored = BTreeMap::new();
+    let lines = content.lines(records, Some(&mut stored)).await?;
+    let kept = |table: &str, schema: SchemaRef, id: i64| {
+        let rows = stored.get(table).map_or(&[][..], Vec::as_slice);
+        rows_of_chunk(rows, id, &schema)
+    };
+    let mut chunks = Vec::with_capacity(records.len());
+    for (record, lines) in records.iter().zip(lines) {
+        let bytes = lines.into_bytes(record);
+        let mut types = Vec::with_capacity(record.types.len());
+        for (name, of_type) in &record.types {
+            let table = Arc::clone(&content.types[&of_type.hash].table);
+            let rows = stored.get(name).map_or(&[][..], Vec::as_slice);
+            let batch = rows_of_chunk(rows, record.chunk_id, &plain(&table.schema))?;
+            types.push(TypeBatch { table, batch });
+        }
+        chunks.push(StoredChunk {
+            record,
+            is_same: *Sha256::digest(&bytes) == record.content_sha256,
+            bytes,
+            types,
+            kept: [
+                kept(REJECTS, ledger::reject_columns(), record.chunk_id)?,
+                kept(BLANKS, ledger::blank_columns(), record.chunk_id)?,
+            ],
+        });
+    }
+    Ok(chunks)
+}
+
+/// The rows of one chunk, in line order, with the columns of `schema`; one that is not stored is null.
+fn rows_of_chunk(rows: &[RecordBatch], id: i64, schema: &SchemaRef) -> Result<RecordBatch, ArchiveError> {
+    let only = HashMap::from([(id, 0)]);
+    let mut of_chunk: Vec<(i32, usize, usize)> = Vec::new();
+    for (number, batch) in rows.iter().enumerate() {
+        of_chunk.extend(places(batch, &only).map(|(row, line, _)| (line, number, row)));
+    }
+    // pieces of an over-long line share theirs, and come as they were written
+    of_chunk.sort_by_key(|(line, ..)| *line);
+    let picked: Vec<(usize, usize)> = of_chunk.into_iter().map(|(_, number, row)| (number, row)).collect();
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, ArrowError> {
+        let columns: Option<Vec<&dyn Array>> = (rows.iter())
+            .map(|batch| batch.column_by_name(field.name()).map(|column| &**column as &dyn Array))
+            .collect();
+        match columns.filter(|columns| !columns.is_empty()) {
+            Some(columns) => interleave(&columns, &picked),
+            None => Ok(new_null_array(field.data_type(), picked.len())),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>();
+    let batch = columns.and_then(|columns| RecordBatch::try_new(Arc::clone(schema), columns));
+    batch.map_err(|cause| {
+        let (location, reason) = ("the rows of a chunk".to_owned(), cause.to_string());
+        LakeError::Corrupt { location, reason }.into()
+    })
+}
+
+/// As it is stored: without dictionaries, and without a value where one is not known.
+fn plain(schema: &Schema) -> SchemaRef {
+    let plain = |field: &Arc<Field>| match field.data_type() {
+        DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), true),
+        other => Field::new(field.name(), other.clone(), true),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>()))
 }
 
 /// How many of `records` make a batch; at least one.
@@ -52,8 +142,12 @@ struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// The lines of each chunk of `batch`, in no order.
-    async fn lines(&mut self, batch: &[&ChunkRecord]) -> Result<Vec<Lines>, ArchiveError> {
+    /// The lines of each chunk of `batch`, in no order; what was read goes to `stored`, by table.
+    async fn lines(
+        &mut self,
+        batch: &[&ChunkRecord],
+        mut stored: Option<&mut BTreeMap<String, Vec<RecordBatch>>>,
+    ) -> Result<Vec<Lines>, ArchiveError> {
         let positions: HashMap<i64, usize> =
             batch.iter().enumerate().map(|(position, record)| (record.chunk_id, position)).collect();
         let chunk_ids: HashSet<i64> = positions.keys().copied().collect();
@@ -80,11 +174,14 @@ impl Content<'_> {
                         }
                     }
                 }
+                if let Some(stored) = &mut stored {
+                    stored.entry(name.to_owned()).or_default().push(rows);
+                }
             }
         }
         for (table, is_held) in [
-            ("rejects", batch.iter().any(|record| record.num_rejects > 0 || record.piece.is_some())),
-            ("blanks", batch.iter().any(|record| record.num_blanks > 0)),
+            (REJECTS, batch.iter().any(|record| record.num_rejects > 0 || record.piece.is_some())),
+            (BLANKS, batch.iter().any(|record| record.num_blanks > 0)),
         ] {
             let kept = if is_held { self.holdings.rows(table, &chunk_ids, None).await? } else { Vec::new() };
             for rows in kept {
@@ -95,6 +192,9 @@ impl Content<'_> {
                         out.extend_from_slice(bytes.value(row));
                         true
                     });
+                }
+                if let Some(stored) = &mut stored {
+                    stored.entry(table.to_owned()).or_default().push(rows);
                 }
             }
         }

@@ -37,6 +37,11 @@ pub trait Holdings: Sync {
         time_range: Option<(i64, i64)>,
     ) -> Result<Vec<RecordBatch>, ArchiveError>;
 
+    /// Chunks that are not whole here, because rows of theirs moved to an archive.
+    async fn moved_chunks(&self) -> Result<HashSet<i64>, ArchiveError> {
+        Ok(HashSet::new())
+    }
+
     /// The kept text of a type file.
     async fn type_text(&self, hash: &str) -> Result<Arc<str>, ArchiveError>;
 }
@@ -126,6 +131,10 @@ impl Holdings for Warehouse {
         time_range: Option<(i64, i64)>,
     ) -> Result<Vec<RecordBatch>, ArchiveError> {
         Ok(self.rows(table, chunk_ids, time_range).await?)
+    }
+
+    async fn moved_chunks(&self) -> Result<HashSet<i64>, ArchiveError> {
+        Ok(self.moved_rows(None).await?.into_keys().collect())
     }
 
     async fn type_text(&self, hash: &str) -> Result<Arc<str>, ArchiveError> {

@@ -18,7 +18,7 @@ mod holdings;
 mod restore;
 mod verify;
 
-pub use content::each_chunk;
+pub use content::{StoredChunk, each_chunk, read_chunks};
 pub use holdings::{Holdings, OfArchive};
 pub use restore::{RestoredFile, restore};
 pub use verify::{Checks, GivenFile, Report, SourceReport, verify};

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::columns::aligned;
+use super::export::ExportArgs;
 use super::units::{bytes_text, with_commas};
 use super::{Exit, Global};
 use crate::archive::{ArchiveError, restore};
@@ -17,6 +18,8 @@ use crate::lake::{Archive, TableSnapshot};
 pub(super) enum ArchiveCommand {
     /// List the tables: files, bytes, rows, days
     List(ListArgs),
+    /// Copy sealed days from Postgres, prove them, and drop them there if asked to
+    Export(ExportArgs),
     /// Write the sources back as files, byte for byte (compressed ones decompressed)
     Restore(RestoreArgs),
 }
@@ -61,6 +64,7 @@ pub(super) struct RestoreArgs {
 pub(super) async fn run(command: ArchiveCommand, global: &Global) -> anyhow::Result<Exit> {
     match command {
         ArchiveCommand::List(args) => list(&args).await,
+        ArchiveCommand::Export(args) => super::export::run(&args, global).await,
         ArchiveCommand::Restore(args) => write_back(&args, global).await,
     }
 }
@@ -117,14 +121,16 @@ fn num_rows(table: &TableSnapshot) -> u64 {
     table.files.iter().map(|file| file.num_rows).sum()
 }
 
+/// A day, counted from 1970-01-01, as people write it.
+pub(super) fn day_text(day: i32) -> String {
+    let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// First and last day of its partitions.
 fn days(table: &TableSnapshot) -> Option<(String, String)> {
     let days = || table.files.iter().filter_map(|file| file.day);
-    let text = |day: i32| {
-        let (year, month, day) = crate::log_type::timestamp::date_from_days(day.into());
-        format!("{year:04}-{month:02}-{day:02}")
-    };
-    Some((text(days().min()?), text(days().max()?)))
+    Some((day_text(days().min()?), day_text(days().max()?)))
 }
 
 async fn write_back(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exit> {

@@ -22,6 +22,7 @@ mod bench;
 mod columns;
 mod completions;
 mod doctor;
+mod export;
 mod generate;
 mod input;
 mod process;

@@ -34,7 +34,7 @@ pub(super) async fn repair(
 ) -> anyhow::Result<()> {
     let types = global.log_types()?;
     if is_postgres(location) {
-        let warehouse = Warehouse::open(PgConfig::parse(location)?, schema).await?;
+        let warehouse = Warehouse::try_new(PgConfig::parse(location)?, schema, &types).await?;
         let records = warehouse.records("true").await?;
         let ledger = warehouse.ledger().await.map_err(unwrapped)?;
         let (chunks, strays) = tokio::task::spawn_blocking({

@@ -73,7 +73,15 @@ pub(super) async fn replay_where(
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
     let warehouse = Arc::new(Warehouse::try_new(PgConfig::parse(&into)?, &place.schema, &types).await?);
-    let records = warehouse.records(condition).await?;
+    let moved = warehouse.moved_rows(None).await?;
+    let (gone, records): (Vec<_>, Vec<_>) = warehouse
+        .records(condition)
+        .await?
+        .into_iter()
+        .partition(|record| moved.contains_key(&record.chunk_id));
+    if !gone.is_empty() {
+        tracing::warn!("{} chunks are left as they are: rows of theirs moved to an archive", gone.len());
+    }
     let summary = replay(&warehouse, &types, &records, &shutdown).await.map_err(cause)?;
     for (source, range) in &summary.damaged {
         super::print_error(&format!(

@@ -22,10 +22,10 @@ pub(super) struct StorageArgs {
     /// Chunks decoded at once, and connections to each Postgres [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
-    /// Commit to Postgres with so many rows,
+    /// Commit to Postgres with so many rows (rejects and blank lines count too),
     #[arg(long, value_name = "N", default_value = "65536", value_parser = clap::value_parser!(u64).range(1..))]
     commit_rows: u64,
-    /// or this long after the first of them arrived
+    /// or this long after the first of them arrived; after an eighth of it when no more come
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_duration)]
     commit_interval: Duration,
     /// Exit with 1 when a line was rejected (it is kept either way)
@@ -36,7 +36,7 @@ pub(super) struct StorageArgs {
 impl StorageArgs {
     /// The defaults, for another schema.
     pub(super) fn for_repair(schema: &str) -> Self {
-        let GroupLimits { rows, age } = GroupLimits::default();
+        let GroupLimits { rows, age, .. } = GroupLimits::default();
         let (schema, workers) = (schema.to_owned(), None);
         Self { schema, workers, commit_rows: rows, commit_interval: age, fail_on_rejects: false }
     }
@@ -52,7 +52,8 @@ impl StorageArgs {
         locations: &[String],
         types: &LogTypes,
     ) -> anyhow::Result<Vec<Box<dyn Sink>>> {
-        let limits = GroupLimits { rows: self.commit_rows, age: self.commit_interval };
+        let limits =
+            GroupLimits { rows: self.commit_rows, age: self.commit_interval, ..GroupLimits::default() };
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         for location in locations {
             sinks.push(match is_postgres(location) {

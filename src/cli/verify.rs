@@ -204,7 +204,14 @@ fn table(report: &Report) -> String {
     }
     let verdict = if report.is_whole() { "ok" } else { "FAILED" };
     rows.push(row(format!("{} sources", report.sources.len()), total, verdict));
-    aligned(&rows)
+    let mut out = aligned(&rows);
+    if report.moved > 0 {
+        out.push_str(&format!(
+            "{} chunks moved to an archive, some or all of their rows: verify it for their content\n",
+            with_commas(report.moved)
+        ));
+    }
+    out
 }
 
 fn row(name: String, numbers: [u64; 5], verdict: &str) -> Vec<String> {
@@ -237,5 +244,6 @@ fn to_json(location: &str, report: &Report) -> serde_json::Value {
         "whole": report.is_whole(),
         "sources": sources,
         "findings": texts(&report.findings),
+        "moved_chunks": report.moved,
     })
 }

@@ -253,22 +253,23 @@ impl PgConfig {
 }
 
 /// Whether the same request may succeed on a new connection without anybody changing anything: the connection was
-/// lost, or the server is starting, stopping, recovering, out of connections or of memory.
+/// lost, the server is starting, stopping, recovering, out of connections, of memory or of disk, or another session
+/// or an operator was in the way.
 #[must_use]
 pub fn is_retriable(error: &Error) -> bool {
     if let Some(code) = error.code() {
-        return match code.code().split_at_checked(2) {
-            Some(("08" | "53", _)) => true,
-            Some(("40", "001" | "P01")) => true,
-            Some(("57", state)) => matches!(state, "P01" | "P02" | "P03" | "P05"),
-            _ => false,
-        };
+        return is_passing(code.code());
     }
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     let is_garbage = |cause: &std::io::Error| {
         matches!(cause.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput)
     };
     error.is_closed() || cause.is_some_and(|cause| !is_garbage(cause) && !tls::is_at_fault(cause))
+}
+
+fn is_passing(code: &str) -> bool {
+    let of_this_moment = ["25P03", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05"];
+    code.starts_with("08") || code.starts_with("53") || of_this_moment.contains(&code)
 }
 
 fn find_password(config: &Config) -> Result<Option<Secret>, ClientError> {
@@ -382,4 +383,18 @@ fn system_authorities() -> Result<MakeRustlsConnect, TlsProblem> {
         let remedy = "install ca-certificates, or give &sslrootcert=FILE";
         TlsProblem::Setting(format!("this system has no certificate authorities; {remedy}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_passing;
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        let passing =
+            ["08006", "53100", "57P01", "57P03", "57P05", "57014", "25P03", "40001", "40P01", "55P03"];
+        assert!(passing.iter().all(|code| is_passing(code)));
+        let staying = ["42501", "23505", "22P02", "57000", "25006"];
+        assert!(!staying.iter().any(|code| is_passing(code)));
+    }
 }

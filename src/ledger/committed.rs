@@ -106,24 +106,30 @@ impl Committed {
         if first < end {
             parts.push((first, end));
         }
-        parts.into_iter().filter_map(|part| self.without_open(range.source_id, part)).collect()
+        parts.into_iter().flat_map(|part| self.around_open(range.source_id, part)).collect()
     }
 
-    /// An open line takes no part of a range that supersedes it, and all of it from any other.
-    fn without_open(&self, source_id: u64, (mut first, mut end): (u64, u64)) -> Option<(u64, u64)> {
+    /// An open line takes nothing of what supersedes it, which has to start at its first byte, and all of its bytes
+    /// from anything else.
+    fn around_open(&self, source_id: u64, (mut first, end): (u64, u64)) -> Vec<(u64, u64)> {
+        let mut parts = Vec::new();
         for (_, open) in self.open.range((source_id, 0)..(source_id, end)) {
             let open = open.range;
-            if open.end_byte <= first || open.first_byte == first && end > open.end_byte {
+            if open.end_byte <= first {
                 continue;
             }
-            if open.first_byte <= first {
+            if first < open.first_byte {
+                parts.push((first, open.first_byte));
+                first = open.first_byte;
+            }
+            if first > open.first_byte || end <= open.end_byte {
                 first = open.end_byte;
-            } else {
-                end = open.first_byte;
-                break;
             }
         }
-        (first < end).then_some((first, end))
+        if first < end {
+            parts.push((first, end));
+        }
+        parts
     }
 }
 
@@ -205,7 +211,16 @@ mod tests {
         assert_eq!(lacking(40, 43), []);
         assert_eq!(lacking(30, 60), [(40, 60)]);
         assert_eq!(lacking(42, 60), [(45, 60)]);
-        for (first_byte, end_byte) in [(0, 35), (15, 25), (30, 60), (42, 60)] {
+        committed.insert(&ChunkRecord { open: true, ..record(1, 70, 75) });
+        committed.insert(&ChunkRecord { open: true, ..record(1, 80, 85) });
+        let lacking =
+            |first_byte, end_byte| committed.lacking(&ByteRange { source_id: 1, first_byte, end_byte });
+        // a line that was open has grown: it and what follows it are no part of what comes before it
+        assert_eq!(lacking(60, 78), [(60, 70), (70, 78)]);
+        assert_eq!(lacking(60, 75), [(60, 70)]);
+        assert_eq!(lacking(60, 90), [(60, 70), (70, 80), (80, 90)]);
+        assert_eq!(lacking(72, 90), [(75, 80), (80, 90)]);
+        for (first_byte, end_byte) in [(0, 35), (15, 25), (30, 60), (42, 60), (60, 78), (60, 90), (72, 90)] {
             for (first_byte, end_byte) in lacking(first_byte, end_byte) {
                 let verdict = committed.verdict(&ByteRange { source_id: 1, first_byte, end_byte });
                 assert_ne!(verdict, Verdict::Overlaps, "{first_byte}..{end_byte}");

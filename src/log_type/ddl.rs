@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::timestamp::date_from_days;
+use super::timestamp::{date_from_days, days_from_date};
 use super::{ColumnType, LogType};
 
 mod view;
@@ -87,6 +87,14 @@ pub fn default_leaf(table: &str) -> String {
 pub fn day_leaf(table: &str, day: i32) -> String {
     let (year, month, day) = date_from_days(i64::from(day));
     joined(table, &format!("{year:04}{month:02}{day:02}"))
+}
+
+/// The day whose leaf of a table this is.
+pub fn day_of_leaf(table: &str, leaf: &str) -> Option<i32> {
+    let date = leaf.rsplit('_').next().filter(|date| date.len() == 8)?;
+    let number = |digits: std::ops::Range<usize>| date.get(digits)?.parse::<i64>().ok();
+    let day = days_from_date(number(0..4)?, number(4..6)?, number(6..8)?) as i32;
+    (day_leaf(table, day) == leaf).then_some(day)
 }
 
 /// The indexes that a leaf of the type has once it is filled: one per column with `index = true`, those that its
@@ -213,6 +221,10 @@ CREATE INDEX IF NOT EXISTS "dns_logs_default_timestamp_idx" ON "public"."dns_log
     #[test]
     fn names_say_the_day_fit_postgres_and_stay_different() {
         assert_eq!(day_leaf("firewall_logs", 19_737), "firewall_logs_20240115");
+        assert_eq!(day_of_leaf("firewall_logs", "firewall_logs_20240115"), Some(19_737));
+        for other in ["firewall_logs_default", "firewall_logs_20241301", "dns_logs_20240115", "20240115"] {
+            assert_eq!(day_of_leaf("firewall_logs", other), None, "{other}");
+        }
         let long = "a".repeat(63);
         let names: std::collections::BTreeSet<_> = [
             day_leaf(&long, 19_737),

@@ -30,15 +30,18 @@ const OVERDUE: Duration = Duration::from_secs(60);
 /// When a group is committed.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupLimits {
-    /// With so many rows,
+    /// With so many rows, rejects and blanks among them,
     pub rows: u64,
-    /// or this long after its first chunk came.
+    /// or so many bytes of them,
+    pub bytes: u64,
+    /// or this long after its first chunk came, or an eighth of it after its last: who has nothing more to send
+    /// waits for the commit.
     pub age: Duration,
 }
 
 impl Default for GroupLimits {
     fn default() -> Self {
-        Self { rows: 65_536, age: Duration::from_millis(250) }
+        Self { rows: 65_536, bytes: 16 << 20, age: Duration::from_millis(250) }
     }
 }
 
@@ -49,6 +52,8 @@ pub struct PostgresSink {
     limits: GroupLimits,
     committed: Committed,
     open: Group,
+    /// Asks the ledger what it still has.
+    asker: Loader,
     idle: Vec<Loader>,
     busy: JoinSet<Ended>,
     indexing: JoinHandle<()>,
@@ -64,8 +69,11 @@ struct Ended {
 #[derive(Default)]
 struct Group {
     chunks: Vec<DecodedBatch>,
-    num_rows: u64,
-    /// When it has to be committed.
+    num_lines: u64,
+    num_bytes: u64,
+    /// When its first chunk came.
+    opened: Option<Instant>,
+    /// When it is to be committed.
     due: Option<Instant>,
 }
 
@@ -82,6 +90,7 @@ impl PostgresSink {
         let warehouse = Arc::new(Warehouse::try_new(config, schema, types).await?);
         let committed = warehouse.committed().await?;
         let idle = (0..workers.max(1)).map(|_| Loader::new(Arc::clone(&warehouse))).collect();
+        let asker = Loader::new(Arc::clone(&warehouse));
         let indexing = tokio::spawn(build_quiet_indexes(Arc::clone(&warehouse)));
         Ok(Self {
             name,
@@ -89,6 +98,7 @@ impl PostgresSink {
             limits,
             committed,
             open: Group::default(),
+            asker,
             idle,
             busy: JoinSet::new(),
             indexing,
@@ -157,17 +167,35 @@ impl Sink for PostgresSink {
     }
 
     async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError> {
-        Ok(self.committed.lacking(range))
+        let lacking = self.committed.lacking(range);
+        if lacking == [(range.first_byte, range.end_byte)] {
+            return Ok(lacking);
+        }
+        // it is about to be acknowledged: what was committed once may be gone from a server that was restored
+        let held = self.asker.committed_within(range).await?;
+        if held.lacking(range) != lacking {
+            self.committed.refresh(self.asker.committed_of(&[range.source_id]).await?);
+        }
+        Ok(held.lacking(range))
     }
 
     async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError> {
-        self.open.due.get_or_insert_with(|| Instant::now() + self.limits.age);
-        self.open.num_rows += batch.record.num_rows;
-        self.open.chunks.push(batch);
-        match self.open.num_rows >= self.limits.rows {
-            true => self.close_group().await,
-            false => Ok(CommitReceipt::default()),
+        let range = batch.record.range;
+        let mut receipt = CommitReceipt::default();
+        if self.open.chunks.iter().any(|chunk| chunk.record.range.overlaps(&range)) {
+            // the ledger sees what groups share with each other, not what is twice in one
+            receipt = self.close_group().await?;
         }
+        let now = Instant::now();
+        let opened = *self.open.opened.get_or_insert(now);
+        self.open.due = Some((opened + self.limits.age).min(now + self.limits.age / 8));
+        self.open.num_lines += batch.record.num_lines;
+        self.open.num_bytes += range.len_bytes();
+        self.open.chunks.push(batch);
+        if self.open.num_lines >= self.limits.rows || self.open.num_bytes >= self.limits.bytes {
+            receipt.merge(self.close_group().await?);
+        }
+        Ok(receipt)
     }
 
     async fn flush(&mut self) -> Result<CommitReceipt, SinkError> {

@@ -105,10 +105,14 @@ pub async fn process(
         requested(stop).await;
         tokio::time::sleep(DRAIN).await;
     };
-    tokio::select! {
+    let processed = tokio::select! {
         processed = processor.run(stop) => processed,
-        () = drained => Err(ProcessError::Abandoned),
+        () = drained => return Err(ProcessError::Abandoned),
+    };
+    if let Err(ProcessError::Overlap) = processed {
+        processor.leave_nothing_open().await?;
     }
+    processed
 }
 
 async fn requested(stop: Option<&Shutdown>) {
@@ -187,6 +191,19 @@ impl Processor<'_> {
         for sink in 0..self.sinks.len() {
             let receipt = self.sinks[sink].flush().await?;
             self.settle(sink, receipt).await?;
+        }
+        Ok(())
+    }
+
+    /// What is in the sinks is committed, or found to overlap, before anybody ships to them anew: they must not hold
+    /// a byte that comes again.
+    async fn leave_nothing_open(&mut self) -> Result<(), ProcessError> {
+        for sink in 0..self.sinks.len() {
+            let receipt = self.sinks[sink].flush().await?;
+            match self.settle(sink, receipt).await {
+                Ok(()) | Err(ProcessError::Overlap) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ pub async fn replay(
     Ok(summary)
 }
 
-fn raw_chunk(record: &ChunkRecord, bytes: &[u8]) -> RawChunk {
+pub(super) fn raw_chunk(record: &ChunkRecord, bytes: &[u8]) -> RawChunk {
     RawChunk {
         source: Arc::clone(&record.source),
         first_byte: record.range.first_byte,

@@ -54,7 +54,13 @@ impl Connection {
             let (table, leaves) = (literal(&warehouse.table(table)), leaves.join(", "));
             format!("SELECT {}({table}, ARRAY[{leaves}])", warehouse.table("pipeline_expect_days"))
         }));
-        self.execute(&format!("BEGIN; SET LOCAL lock_timeout = '60s'; {}", lock.join("; "))).await
+        // the ledger has to be seen as it is once the sources are locked, whatever is the database's default
+        self.execute(&format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = 0; {}",
+            lock.join("; ")
+        ))
+        .await
     }
 
     pub(super) async fn copy_job(

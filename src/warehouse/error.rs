@@ -1,11 +1,9 @@
 //! Why the warehouse could not be read or written, in words that name the thing and the remedy.
-use std::error::Error as _;
-use std::io;
-
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::client::ClientError;
+use crate::client::postgres::is_retriable;
 
 /// Why the warehouse could not be read or written. The message names the place and the remedy.
 #[derive(Debug, Error)]
@@ -107,8 +105,7 @@ impl WarehouseError {
             Some(&SqlState::CHECK_VIOLATION) => {
                 cause.as_db_error().is_some_and(|error| error.constraint().is_none())
             }
-            Some(code) => is_passing(code),
-            None => cause.is_closed() || cause.source().is_some_and(|source| source.is::<io::Error>()),
+            _ => is_retriable(cause),
         }
     }
 
@@ -126,12 +123,6 @@ impl WarehouseError {
     }
 }
 
-fn is_passing(code: &SqlState) -> bool {
-    let code = code.code();
-    ["08", "53"].contains(&&code[..2])
-        || ["57P01", "57P02", "57P03", "40001", "40P01", "55P03"].contains(&code)
-}
-
 fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
     Some(match cause.code()?.code() {
         "42P07" => "rename or drop it, which is another table's or not pipeline's",
@@ -144,29 +135,4 @@ fn remedy(cause: &tokio_postgres::Error) -> Option<&'static str> {
         "25006" => "the server is read-only: name the primary, not a standby",
         _ => return None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_passes_is_told_from_what_stays() {
-        for (code, passes) in [
-            ("08006", true),
-            ("53100", true),
-            ("57P01", true),
-            ("57P02", true),
-            ("57P03", true),
-            ("40001", true),
-            ("40P01", true),
-            ("55P03", true),
-            ("57014", false),
-            ("42501", false),
-            ("23505", false),
-            ("22P02", false),
-        ] {
-            assert_eq!(is_passing(&SqlState::from_code(code)), passes, "{code}");
-        }
-    }
 }

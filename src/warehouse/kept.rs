@@ -10,6 +10,7 @@ use super::Warehouse;
 use super::copy::{CopyEncoder, PgType};
 use super::error::WarehouseError;
 use super::ledger::LEDGER_TYPES;
+use super::moved::MOVED;
 use crate::ledger::{self, BLANKS, CHUNKS, REJECTS};
 use crate::model::{ChunkRecord, DecodedBatch, Source};
 
@@ -140,7 +141,7 @@ pub(super) async fn delete_chunks(
                 deleted.map_err(WarehouseError::of("take away the rows of an open line"))?;
             }
         }
-        for table in [REJECTS, BLANKS] {
+        for table in [REJECTS, BLANKS, MOVED] {
             let sql = format!("DELETE FROM {} WHERE chunk_id = $1", warehouse.table(table));
             client.execute(&sql, &[&id]).await.map_err(WarehouseError::of(sql.as_str()))?;
         }

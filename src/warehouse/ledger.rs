@@ -10,7 +10,7 @@ use super::Warehouse;
 use super::copy::{CopyDecoder, PgType};
 use super::error::WarehouseError;
 use crate::ledger::{self, CHUNKS, Committed};
-use crate::model::{ChunkRecord, DecodedBatch, KnownSource, Source};
+use crate::model::{ByteRange, ChunkRecord, DecodedBatch, KnownSource, Source};
 
 /// In the order of [`ledger::columns`].
 pub(super) const LEDGER_TYPES: [PgType; 26] = [
@@ -159,6 +159,25 @@ async fn committed_now(
     }
     let open = records(client, warehouse, &format!("open AND {of_chunks}")).await?;
     Ok(Committed::restore(known, open))
+}
+
+/// What is committed of a range. Ranges do not overlap each other, so that before its first byte only the nearest one
+/// can reach into it.
+pub(super) async fn committed_within(
+    client: &Client,
+    warehouse: &Warehouse,
+    range: &ByteRange,
+) -> Result<Committed, WarehouseError> {
+    let [source_id, first, end] =
+        [range.source_id, range.first_byte, range.end_byte].map(|bits| bits.cast_signed());
+    let condition = format!(
+        "source_id = {source_id} AND first_byte < {end} AND end_byte > {first} AND first_byte >= coalesce(
+             (SELECT max(first_byte) FROM {} WHERE source_id = {source_id} AND first_byte <= {first}), 0)",
+        warehouse.table(CHUNKS)
+    );
+    let mut committed = Committed::default();
+    records(client, warehouse, &condition).await?.iter().for_each(|record| committed.insert(record));
+    Ok(committed)
 }
 
 /// A chunk of a group that shares bytes with what is committed.

@@ -62,6 +62,13 @@ enum Mode {
     Replace,
 }
 
+/// What the ledger is asked for.
+#[derive(Clone, Copy)]
+enum Question<'a> {
+    OfSources(&'a [u64]),
+    Within(&'a ByteRange),
+}
+
 enum Attempt {
     Committed {
         copied_bytes: u64,
@@ -105,7 +112,19 @@ impl Loader {
                     }
                 }
                 Err(refusal) if refusal.is_of_rows() => {
-                    let refused = self.find_refused(&group, &encoders).await?;
+                    let refused = match timeout(ATTEMPT, self.find_refused(&group, &encoders)).await {
+                        Ok(Ok(refused)) => refused,
+                        // the next attempt waits for Postgres, and is refused the same
+                        Ok(Err(failure)) if failure.is_retriable() => {
+                            self.connection = None;
+                            continue;
+                        }
+                        Ok(Err(failure)) => return Err(failure),
+                        Err(_elapsed) => {
+                            self.connection = None;
+                            continue;
+                        }
+                    };
                     if refused.is_empty() {
                         return Err(refusal);
                     }
@@ -124,7 +143,8 @@ impl Loader {
             }
         }
         if !loaded.overlapped.is_empty() {
-            loaded.fresh = Some(self.committed_of(&loaded.overlapped).await?);
+            let sources: Vec<u64> = loaded.overlapped.iter().map(|range| range.source_id).collect();
+            loaded.fresh = Some(self.committed_of(&sources).await?);
         }
         Ok(loaded)
     }
@@ -300,15 +320,28 @@ impl Loader {
         Ok(refused)
     }
 
-    async fn committed_of(&mut self, ranges: &[ByteRange]) -> Result<Committed, WarehouseError> {
-        let sources: Vec<u64> = ranges.iter().map(|range| range.source_id).collect();
+    /// All that is committed of these sources. Waits while Postgres is away.
+    pub async fn committed_of(&mut self, sources: &[u64]) -> Result<Committed, WarehouseError> {
+        self.ask(Question::OfSources(sources)).await
+    }
+
+    /// What is committed of a range, and nothing else. Waits while Postgres is away.
+    pub async fn committed_within(&mut self, range: &ByteRange) -> Result<Committed, WarehouseError> {
+        self.ask(Question::Within(range)).await
+    }
+
+    async fn ask(&mut self, question: Question<'_>) -> Result<Committed, WarehouseError> {
         let warehouse = Arc::clone(&self.warehouse);
         let mut pause = FIRST_PAUSE;
         loop {
-            let connection = self.connection().await;
-            let asked = match connection {
-                Ok(connection) => ledger::committed(&connection.client, &warehouse, Some(&sources)).await,
-                Err(failure) => Err(failure),
+            let asked = match (self.connection().await, question) {
+                (Ok(connection), Question::OfSources(sources)) => {
+                    ledger::committed(&connection.client, &warehouse, Some(sources)).await
+                }
+                (Ok(connection), Question::Within(range)) => {
+                    ledger::committed_within(&connection.client, &warehouse, range).await
+                }
+                (Err(failure), _) => Err(failure),
             };
             match asked {
                 Err(failure) if failure.is_retriable() => {

@@ -13,6 +13,7 @@ mod kept;
 mod leaves;
 mod ledger;
 mod loader;
+mod moved;
 mod read;
 mod schema;
 mod state;
@@ -25,6 +26,7 @@ pub use error::WarehouseError;
 pub use indexes::{IndexReport, Leaves, build_indexes};
 pub use leaves::{EnsuredDays, ensure_days};
 pub use loader::{Loaded, Loader};
+pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -46,14 +46,19 @@ impl Warehouse {
         Ok(names)
     }
 
-    /// Rows of a log type, of rejects or of blanks per chunk. Of a reject kept in pieces only the first counts.
+    /// Rows of a log type, of rejects or of blanks per chunk, those that moved to an archive among them. Of a reject
+    /// kept in pieces only the first counts.
     pub async fn count_by_chunk(&self, name: &str) -> Result<HashMap<i64, u64>, WarehouseError> {
         let client = self.config.connect().await?;
         let Some(table) = self.table_of(&client, name).await? else { return Ok(HashMap::new()) };
         let condition = if name == REJECTS { "piece = 0" } else { "true" };
         let sql = format!("SELECT chunk_id, count(*) FROM {table} WHERE {condition} GROUP BY 1");
         let rows = client.query(&sql, &[]).await.map_err(WarehouseError::of(format!("count {name}")))?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).cast_unsigned())).collect())
+        let mut counts = self.moved_rows(Some(name)).await?;
+        for row in &rows {
+            *counts.entry(row.get(0)).or_default() += row.get::<_, i64>(1).cast_unsigned();
+        }
+        Ok(counts)
     }
 
     /// Rows of a log type, of rejects or of blanks that belong to `chunk_ids`, with event times in `time_range`.
@@ -92,12 +97,33 @@ impl Warehouse {
     }
 
     /// Takes chunks away, and rows of chunks that the ledger does not have, so that their bytes can be loaded again.
+    /// What a loader changed since it was looked at stays.
     pub async fn take_away(&self, chunks: &[ChunkRecord], strays: &[i64]) -> Result<(), WarehouseError> {
         let tables = self.tables().await?;
         let client = self.config.connect().await?;
         let execute = async |sql: &str| client.batch_execute(sql).await.map_err(WarehouseError::of(sql));
-        execute("BEGIN").await?;
-        kept::delete_chunks(&client, self, chunks).await?;
+        execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        // as every loader does before it looks at the ledger; whose chunks the strays were is not known
+        let sources: Vec<i64> = chunks.iter().map(|chunk| chunk.range.source_id.cast_signed()).collect();
+        let lock =
+            format!("SELECT FROM {} WHERE $1 OR id = ANY ($2) ORDER BY id FOR UPDATE", self.table("sources"));
+        let locked = client.execute(&lock, &[&!strays.is_empty(), &sources]).await;
+        locked.map_err(WarehouseError::of("lock the sources"))?;
+        let ids = |ids: &mut dyn Iterator<Item = i64>| {
+            let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+            format!("chunk_id = ANY (ARRAY[{}]::bigint[])", ids.join(", "))
+        };
+        let of_chunks = ids(&mut chunks.iter().map(|chunk| chunk.chunk_id));
+        let now = ledger::records(&client, self, &of_chunks).await?;
+        let is_as_seen = |record: &&ChunkRecord| {
+            let content = |of: &ChunkRecord| (of.range, of.content_sha256);
+            chunks.iter().any(|seen| content(seen) == content(record))
+        };
+        let unchanged: Vec<ChunkRecord> = now.iter().filter(is_as_seen).cloned().collect();
+        kept::delete_chunks(&client, self, &unchanged).await?;
+        let loaded = ledger::records(&client, self, &ids(&mut strays.iter().copied())).await?;
+        let loaded: HashSet<i64> = loaded.iter().map(|record| record.chunk_id).collect();
+        let strays: Vec<i64> = strays.iter().copied().filter(|id| !loaded.contains(id)).collect();
         for name in tables.iter().filter(|_| !strays.is_empty()) {
             let Some(table) = self.table_of(&client, name).await? else { continue };
             let sql = format!("DELETE FROM {table} WHERE chunk_id = ANY ($1)");
@@ -121,7 +147,7 @@ impl Warehouse {
 }
 
 /// A point in time as SQL says it.
-fn time(micros: i64) -> String {
+pub(super) fn time(micros: i64) -> String {
     // a float holds every microsecond of some 140 years around 1970 only, two integers hold all
     let (seconds, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     format!("(to_timestamp({seconds}) + interval '{micros} microseconds')")

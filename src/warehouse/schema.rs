@@ -22,10 +22,12 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_days", include_str!("../../sql/0004_days.sql")),
     ("0005_indexes", include_str!("../../sql/0005_indexes.sql")),
     ("0006_detached_days", include_str!("../../sql/0006_detached_days.sql")),
+    ("0007_moved", include_str!("../../sql/0007_moved.sql")),
 ];
 
 /// What the files make, besides functions and roles.
-const TABLES: &[&str] = &["schema_migrations", "sources", "chunks", "rejects", "blanks", "log_types"];
+const TABLES: &[&str] =
+    &["schema_migrations", "sources", "chunks", "rejects", "blanks", "log_types", "moved"];
 
 const VIEW: &str = "logs";
 

@@ -180,14 +180,12 @@ impl Campaign {
         running.signal("CONT");
     }
 
-    /// A process that ended by itself, though nobody killed it, is replaced: a supervisor would do that too.
-    fn revive(&mut self) {
-        for number in 0..2 {
-            if self.readers[number].has_ended() {
-                self.readers[number] = self.reader(number);
-            }
-            if self.processors[number].has_ended() {
-                self.processors[number] = self.processor(number);
+    /// No fault is one that a process may end of: they wait until it is over.
+    fn assert_all_run(&mut self) {
+        for running in [&mut self.readers, &mut self.processors] {
+            if let Some(number) = running.iter_mut().position(Running::has_ended) {
+                let ended = running.swap_remove(number).wait();
+                panic!("a process ended by itself: {:?} {}", ended.code, ended.stderr);
             }
         }
     }
@@ -218,7 +216,7 @@ fn halves_that_are_killed_stopped_emptied_and_cut_off_lose_nothing_and_double_no
             let fault = campaign.random.fault();
             *struck.entry(fault).or_default() += 1;
             campaign.strike(fault);
-            campaign.revive();
+            campaign.assert_all_run();
         }
     }
 

@@ -16,7 +16,7 @@ where
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-fn num_kills() -> usize {
+pub(crate) fn num_kills() -> usize {
     setting("PIPELINE_CHAOS_KILLS").unwrap_or(12)
 }
 
@@ -25,7 +25,7 @@ fn num_lines() -> usize {
 }
 
 /// Times to kill at: a seed gives the same ones each time.
-struct Chaos {
+pub(crate) struct Chaos {
     seed: u64,
     state: u64,
     kills: usize,
@@ -33,7 +33,7 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = setting("PIPELINE_CHAOS_SEED").unwrap_or_else(now);
         println!("PIPELINE_CHAOS_SEED={seed}");
@@ -49,7 +49,7 @@ impl Chaos {
         (mixed ^ (mixed >> 31)) % end
     }
 
-    fn time_within(&mut self, longest: Duration) -> Duration {
+    pub(crate) fn time_within(&mut self, longest: Duration) -> Duration {
         Duration::from_micros(self.below(longest.as_micros() as u64))
     }
 

@@ -13,6 +13,7 @@ mod connections;
 mod copy;
 mod doctor;
 mod exactly_once;
+mod export;
 mod lake_readers;
 mod postgres;
 mod query;

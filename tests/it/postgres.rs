@@ -1,6 +1,11 @@
 //! Files into Postgres and back out of it: every line once, whoever else writes, whatever Postgres refuses.
 use std::time::Duration;
 
+use pipeline::client::PgConfig;
+use pipeline::log_type::LogTypes;
+use pipeline::model::ByteRange;
+use pipeline::sink::{GroupLimits, PostgresSink, Sink};
+
 use super::servers::{Database, Postgres, wait_until};
 use super::support::{
     AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
@@ -136,11 +141,17 @@ fn a_line_that_grows_is_superseded_not_doubled() {
 #[test]
 fn runs_that_cut_the_same_files_differently_at_once_double_nothing() {
     let place = Place::new();
+    // a snapshot from before the others' commits would not show them
+    let name = place.database.sql("SELECT current_database()");
+    place
+        .database
+        .sql(&format!("ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"));
     place.site.generate(2, 30_000);
-    let sizes = ["7KiB", "64KiB", "1MiB"];
-    let runs = sizes.map(|size| {
+    // with the long interval, what is open when another was first is still open when the rest is read again
+    let sizes = [("7KiB", "20ms"), ("64KiB", "2s"), ("100KiB", "2s")];
+    let runs = sizes.map(|(size, interval)| {
         let arguments =
-            ["run", "logs", "--into", &place.url, "--chunk-size", size, "--commit-interval", "20ms"];
+            ["run", "logs", "--into", &place.url, "--chunk-size", size, "--commit-interval", interval];
         place.site.start(&arguments)
     });
     for run in runs {
@@ -150,6 +161,30 @@ fn runs_that_cut_the_same_files_differently_at_once_double_nothing() {
     assert_eq!(place.run(&[]), 0);
     let rows = place.count("firewall_logs") + place.count("dns_logs") + place.count("auth_logs");
     assert_eq!(rows, 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_lost_is_lacking_again_whoever_saw_it_committed() {
+    let place = Place::new();
+    place.site.write("logs/a.log", numbered_lines(0, 10));
+    place.run(&[]);
+    let (types, config) = (LogTypes::load(None).unwrap(), PgConfig::parse(&place.url).unwrap());
+    let mut sink = PostgresSink::try_new(config, "public", &types, 1, GroupLimits::default()).await.unwrap();
+    let ranges: Vec<ByteRange> = sink
+        .ledger()
+        .await
+        .unwrap()
+        .sources
+        .values()
+        .map(|known| {
+            let (first_byte, end_byte) = known.committed[0];
+            ByteRange { source_id: known.source.id, first_byte, end_byte }
+        })
+        .collect();
+    let [range] = ranges[..] else { panic!("{ranges:?}") };
+    assert_eq!(sink.lacking(&range).await.unwrap(), []);
+    place.database.sql("TRUNCATE chunks");
+    assert_eq!(sink.lacking(&range).await.unwrap(), [(range.first_byte, range.end_byte)]);
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl InFlight {
 
     fn settle_part(&mut self, range: &ByteRange, again: bool, settled: &mut Settled) {
         let key = (range.source_id, range.first_byte);
-        let Some(part) = self.parts.get_mut(&key) else { return };
+        let Some(part) = self.parts.get_mut(&key).filter(|part| part.range == *range) else { return };
         part.sinks -= 1;
         part.again |= again;
         if part.sinks > 0 {

@@ -1,0 +1,367 @@
+//! Sealed days, from Postgres to an archive: chunks that the archive lacks are written to it, what it then holds is
+//! proven to give back the bytes that were read, and the day's leaves can go.
+//!
+//! Whole chunks are exported, rejects and blanks with them, as if a processor had just decoded them. So the
+//! archive's ledger decides who owns a row: what it holds is read from there. Killed at any moment, rows are in
+//! Postgres, or in both places; the next run continues. Deliberately absent: rows whose day has no leaf.
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{Int32Type, Int64Type};
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::replay::raw_chunk;
+use super::shutdown::Shutdown;
+use crate::archive::{ArchiveError, Holdings, OfArchive, StoredChunk, each_chunk, read_chunks};
+use crate::decode::Decoder;
+use crate::lake::{ArchiveWriter, LakeError};
+use crate::log_type::{LogType, LogTypeError, LogTypes};
+use crate::model::{Blank, ByteRange, ChunkRecord, DecodedBatch, Reject, RejectReason, Source, TypeBatch};
+use crate::warehouse::{DayLeaf, Removal, Warehouse, WarehouseError};
+
+/// Source bytes of the chunks that are exported at once.
+const BATCH_BYTES: u64 = 16 << 20;
+/// Days between two looks at the whole archive: their leaves go together.
+const DAYS_AT_ONCE: usize = 16;
+/// Other writers may be first so often.
+const TRIES: usize = 5;
+
+/// What to export.
+#[derive(Debug, Clone, Copy)]
+pub struct ExportOptions {
+    /// Days before this one, counted from 1970-01-01.
+    pub before: i32,
+    /// Of those, the leaves of days before this one go.
+    pub drop_before: Option<i32>,
+}
+
+/// What became of the rows of one log type and day.
+#[derive(Debug)]
+pub struct ExportedDay {
+    /// The leaf.
+    pub leaf: DayLeaf,
+    /// Chunks that may hold rows of the day.
+    pub chunks: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its rows are in the archive, and in Postgres.
+    Archived,
+    /// Its rows are in the archive alone.
+    Dropped {
+        /// How many.
+        rows: u64,
+    },
+    /// It stays: why, and what to do.
+    Kept(String),
+}
+
+/// What an export did.
+#[derive(Debug, Default)]
+pub struct ExportSummary {
+    /// The leaves of the days, in their order.
+    pub days: Vec<ExportedDay>,
+    /// Chunks that the archive lacked, and has now.
+    pub written_chunks: u64,
+    /// Their rows.
+    pub written_rows: u64,
+    /// Chunks of the archive that were read back.
+    pub proven_chunks: u64,
+    /// Bytes that the archive grew by.
+    pub stored_bytes: u64,
+    /// Chunks whose stored bytes are not those that were read: in Postgres (false) or in the archive (true).
+    pub damaged: Vec<(Arc<Source>, ByteRange, bool)>,
+    /// A request to stop came before the end.
+    pub interrupted: bool,
+}
+
+/// Why an export ended early. What was exported until then stays, in both places or where it belongs.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    Read(#[from] ArchiveError),
+    /// Postgres failed.
+    #[error(transparent)]
+    Warehouse(#[from] WarehouseError),
+    /// The archive failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A kept type file does not compile.
+    #[error(transparent)]
+    LogType(#[from] LogTypeError),
+    /// Rows cannot be put in the archive's form.
+    #[error("rows cannot be exported: {0}")]
+    Rows(#[from] arrow::error::ArrowError),
+}
+
+/// What there is to do, without doing it.
+pub async fn plan(warehouse: &Warehouse, options: ExportOptions) -> Result<Vec<DayLeaf>, ExportError> {
+    Ok(warehouse.leaves_before(options.before).await?)
+}
+
+/// Exports the days to the archive of `writer`.
+pub async fn export(
+    warehouse: &Warehouse,
+    writer: &mut ArchiveWriter,
+    options: ExportOptions,
+    shutdown: &Shutdown,
+) -> Result<ExportSummary, ExportError> {
+    let mut days: BTreeMap<i32, Vec<DayLeaf>> = BTreeMap::new();
+    for leaf in plan(warehouse, options).await? {
+        days.entry(leaf.day).or_default().push(leaf);
+    }
+    let mut export =
+        Export { warehouse, writer, options, proven: HashSet::new(), summary: ExportSummary::default() };
+    let days: Vec<_> = days.into_iter().collect();
+    for some in days.chunks(DAYS_AT_ONCE) {
+        if shutdown.is_requested() {
+            export.summary.interrupted = true;
+            break;
+        }
+        export.days(some).await?;
+    }
+    Ok(export.summary)
+}
+
+struct Export<'a> {
+    warehouse: &'a Warehouse,
+    writer: &'a mut ArchiveWriter,
+    options: ExportOptions,
+    /// Ranges of the archive that were proven: chunks reach over midnight.
+    proven: HashSet<ByteRange>,
+    summary: ExportSummary,
+}
+
+impl Export<'_> {
+    async fn days(&mut self, days: &[(i32, Vec<DayLeaf>)]) -> Result<(), ExportError> {
+        let mut of_days = Vec::new();
+        for (day, _) in days {
+            let records = self.warehouse.records_of_day(*day).await?;
+            let mut tries = 0;
+            while let Err(error) = self.write(&records).await {
+                tries += 1;
+                match error {
+                    // another writer took some of it first: what is left is asked for again
+                    ExportError::Lake(LakeError::Overlap) if tries < TRIES => {}
+                    error => return Err(error),
+                }
+            }
+            of_days.push(records);
+        }
+        let archived = self.writer.archive().records().await?;
+        for ((_, leaves), records) in days.iter().zip(of_days) {
+            let lacking = self.prove(&records, &archived).await?;
+            for leaf in leaves {
+                let outcome = match &lacking {
+                    Some(reason) => Outcome::Kept(reason.clone()),
+                    None => self.drop(leaf, &records).await?,
+                };
+                let chunks = records.len() as u64;
+                self.summary.days.push(ExportedDay { leaf: leaf.clone(), chunks, outcome });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the archive lacks of these chunks.
+    async fn write(&mut self, records: &[ChunkRecord]) -> Result<(), ExportError> {
+        self.writer.ledger().await?;
+        let is_whole = |record: &ChunkRecord, parts: &[(u64, u64)]| {
+            parts == [(record.range.first_byte, record.range.end_byte)]
+        };
+        let committed = self.writer.committed();
+        let lacking = records.iter().map(|record| (record, committed.lacking(&record.range)));
+        let lacking: Vec<(&ChunkRecord, _)> = lacking.filter(|(_, parts)| !parts.is_empty()).collect();
+        let mut rest = &lacking[..];
+        while !rest.is_empty() {
+            let mut len_bytes = 0;
+            let fits = rest.iter().take_while(|(record, _)| {
+                len_bytes += record.range.len_bytes();
+                len_bytes <= BATCH_BYTES
+            });
+            let (batch, behind) = rest.split_at(fits.count().max(1));
+            let of_batch: Vec<&ChunkRecord> = batch.iter().map(|(record, _)| *record).collect();
+            let stored = read_chunks(self.warehouse, &of_batch).await?;
+            for (chunk, (record, parts)) in stored.into_iter().zip(batch) {
+                if !chunk.is_same {
+                    self.damaged(record, false);
+                    continue;
+                }
+                let decoded = match is_whole(record, parts) {
+                    true => vec![as_decoded(chunk)?],
+                    // somebody archived the same bytes, cut differently
+                    false => self.decode_parts(&chunk, parts).await?,
+                };
+                for batch in decoded {
+                    self.summary.written_chunks += 1;
+                    self.summary.written_rows += batch.record.num_rows;
+                    let receipt = self.writer.write(batch).await?;
+                    self.summary.stored_bytes += receipt.map_or(0, |receipt| receipt.stored_bytes);
+                }
+            }
+            rest = behind;
+        }
+        let receipt = self.writer.flush().await?;
+        self.summary.stored_bytes += receipt.map_or(0, |receipt| receipt.stored_bytes);
+        Ok(())
+    }
+
+    /// The parts of a chunk that the archive lacks, decoded with the types that it was decoded with.
+    async fn decode_parts(
+        &self,
+        chunk: &StoredChunk<'_>,
+        parts: &[(u64, u64)],
+    ) -> Result<Vec<DecodedBatch>, ExportError> {
+        let mut types = Vec::new();
+        for of_type in chunk.record.types.values() {
+            let text = Holdings::type_text(self.warehouse, &of_type.hash).await?;
+            types.push(Arc::new(LogType::try_new(&format!("{} as it was kept", of_type.hash), &text)?));
+        }
+        let mut decoder = Decoder::new(&LogTypes::new(types));
+        let whole = raw_chunk(chunk.record, &chunk.bytes);
+        let parts = parts.iter().flat_map(|(first, end)| whole.part(*first, *end));
+        Ok(parts.map(|part| decoder.decode(&part)).collect())
+    }
+
+    /// Reads these chunks back from the archive; says why not if it does not give their bytes back.
+    async fn prove(
+        &mut self,
+        records: &[ChunkRecord],
+        archived: &[ChunkRecord],
+    ) -> Result<Option<String>, ExportError> {
+        let mut wanted: HashSet<ByteRange> = HashSet::new();
+        for record in records {
+            let overlapping = overlapping(archived, &record.range);
+            let mut end = record.range.first_byte;
+            for held in overlapping {
+                if held.range.first_byte > end {
+                    break;
+                }
+                end = end.max(held.range.end_byte);
+                wanted.insert(held.range);
+            }
+            if end < record.range.end_byte {
+                return Ok(Some(format!(
+                    "the archive lacks bytes {end} to {} of {}",
+                    record.range.end_byte, record.source.path
+                )));
+            }
+        }
+        let fresh: Vec<&ChunkRecord> = (archived.iter())
+            .filter(|held| wanted.contains(&held.range) && !self.proven.contains(&held.range))
+            .collect();
+        let mut differing = Vec::new();
+        let holdings = OfArchive::new(self.writer.archive());
+        each_chunk(&holdings, &fresh, |record, _, is_same| {
+            differing.extend((!is_same).then_some(record));
+            Ok(())
+        })
+        .await?;
+        self.summary.proven_chunks += fresh.len() as u64;
+        self.proven = wanted;
+        for record in &differing {
+            self.proven.remove(&record.range);
+            self.damaged(record, true);
+        }
+        Ok((!differing.is_empty()).then(|| "the archive does not give back what was read".to_owned()))
+    }
+
+    async fn drop(&self, leaf: &DayLeaf, records: &[ChunkRecord]) -> Result<Outcome, ExportError> {
+        if self.options.drop_before.is_none_or(|before| leaf.day >= before) {
+            return Ok(Outcome::Archived);
+        }
+        let archive = self.writer.archive().url().to_string();
+        Ok(match self.warehouse.remove_leaf(leaf, records, &archive).await? {
+            Removal::Removed(rows) => Outcome::Dropped { rows },
+            Removal::Busy => Outcome::Kept("it is in use; run again".to_owned()),
+            Removal::Changed => Outcome::Kept("rows came to it meanwhile; run again".to_owned()),
+            Removal::Unaccounted(chunk) => Outcome::Kept(format!(
+                "it holds rows of chunk {chunk} that the ledger does not account for; run `pipeline verify --count`"
+            )),
+        })
+    }
+
+    fn damaged(&mut self, record: &ChunkRecord, in_archive: bool) {
+        self.summary.damaged.push((Arc::clone(&record.source), record.range, in_archive));
+    }
+}
+
+/// The entries, sorted by source and first byte, that share a byte with `range`. Entries do not overlap each other.
+fn overlapping<'a>(sorted: &'a [ChunkRecord], range: &ByteRange) -> impl Iterator<Item = &'a ChunkRecord> {
+    let range = *range;
+    let is_before = move |record: &ChunkRecord| {
+        (record.range.source_id, record.range.end_byte) <= (range.source_id, range.first_byte)
+    };
+    let first = sorted.partition_point(is_before);
+    sorted[first..].iter().take_while(move |record| record.range.overlaps(&range))
+}
+
+/// As the decoder gave it.
+fn as_decoded(chunk: StoredChunk<'_>) -> Result<DecodedBatch, ExportError> {
+    let [rejects, blanks] = &chunk.kept;
+    let types = chunk.types.into_iter().map(with_compact_extra).collect::<Result<_, _>>()?;
+    Ok(DecodedBatch {
+        record: chunk.record.clone(),
+        types,
+        rejects: to_rejects(rejects, chunk.record.range.first_byte),
+        blanks: to_blanks(blanks, &chunk.bytes),
+        bytes: Bytes::from(chunk.bytes),
+    })
+}
+
+/// Postgres gives `extra` back with spaces and in an order of its own.
+fn with_compact_extra(of_type: TypeBatch) -> Result<TypeBatch, ExportError> {
+    let TypeBatch { table, batch } = of_type;
+    let Ok(position) = batch.schema().index_of("extra") else { return Ok(TypeBatch { table, batch }) };
+    let compact = |text: &str| {
+        let values = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(text);
+        values.and_then(|values| serde_json::to_string(&values)).unwrap_or_else(|_| text.to_owned())
+    };
+    let extra: StringArray =
+        batch.column(position).as_string::<i32>().iter().map(|text| text.map(compact)).collect();
+    let mut columns = batch.columns().to_vec();
+    columns[position] = Arc::new(extra);
+    Ok(TypeBatch { table, batch: RecordBatch::try_new(batch.schema(), columns)? })
+}
+
+fn to_rejects(rows: &RecordBatch, first_byte: u64) -> Vec<Reject> {
+    let int = |name: &str| rows[name].as_primitive::<Int32Type>().clone();
+    let (lines, pieces, columns) = (int("line"), int("piece"), int("column"));
+    let offsets = rows["offset"].as_primitive::<Int64Type>();
+    let (types, reasons) = (rows["log_type"].as_string::<i32>(), rows["reason"].as_string::<i32>());
+    let bytes = rows["bytes"].as_binary::<i32>();
+    let reject = |row: usize| {
+        let start = (offsets.value(row).cast_unsigned() - first_byte) as u32;
+        Reject {
+            line: lines.value(row).cast_unsigned(),
+            piece: pieces.value(row).cast_unsigned(),
+            span: (start, start + bytes.value(row).len() as u32),
+            log_type: types.is_valid(row).then(|| types.value(row).into()),
+            column: columns.value(row).cast_unsigned(),
+            // the words are what is kept
+            reason: RejectReason::Refused(reasons.value(row).into()),
+        }
+    };
+    (0..rows.num_rows()).map(reject).collect()
+}
+
+fn to_blanks(rows: &RecordBatch, chunk: &[u8]) -> Vec<Blank> {
+    let mut starts = vec![0];
+    if rows.num_rows() > 0 {
+        starts.extend(memchr::memchr_iter(b'\n', chunk).map(|newline| newline as u32 + 1));
+    }
+    let (lines, bytes) = (rows["line"].as_primitive::<Int32Type>(), rows["bytes"].as_binary::<i32>());
+    let blank = |row: usize| {
+        let line = lines.value(row).cast_unsigned();
+        let start = starts[line as usize];
+        Blank { line, span: (start, start + bytes.value(row).len() as u32) }
+    };
+    (0..rows.num_rows()).map(blank).collect()
+}
