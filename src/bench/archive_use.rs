@@ -10,13 +10,12 @@ use futures_util::StreamExt;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
-use super::counting_store::CountingStore;
 use super::process::{ProcStat, mean_cpu_seconds};
 use super::{BenchError, Question};
 use crate::lake::Archive;
 use crate::ledger::CHUNKS;
 use crate::log_type::LogTypes;
-use crate::query::{QueryError, Session};
+use crate::query::{CountedStore, Counter, QueryError, Session};
 
 /// What is in an archive.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -69,12 +68,13 @@ pub async fn ask_archive(
     let tables = archive.tables().await?;
     let names: BTreeMap<_, _> =
         types.iter().map(|of| (of.name().to_owned(), of.table.name.clone())).collect();
-    let store = Arc::new(CountingStore::new(Arc::clone(archive.store())));
+    let counter = Arc::new(Counter::default());
+    let store: Arc<dyn ObjectStore> =
+        Arc::new(CountedStore::new(Arc::clone(archive.store()), Arc::clone(&counter)));
     let mut used = Vec::new();
     for question in questions {
-        let counted: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
         let ask = async || {
-            let session = Session::try_new(Arc::clone(&counted), &tables, &names)?;
+            let session = Session::try_new(Arc::clone(&store), &tables, &names)?;
             let mut answer = session.sql(question.sql.trim_end().trim_end_matches(';')).await?;
             let mut rows = 0;
             while let Some(batch) = answer.next().await {
@@ -84,9 +84,9 @@ pub async fn ask_archive(
         };
         // the files are in memory then, whatever was asked before
         ask().await?;
-        store.take();
+        counter.take();
         let rows = ask().await?;
-        let (bytes, requests) = store.take();
+        let (bytes, requests) = counter.take();
         let cpu_seconds = mean_cpu_seconds(own_cpu_seconds, async || ask().await.map(drop)).await?;
         used.push(AnswerUse { name: question.name.to_owned(), rows, bytes, requests, cpu_seconds });
     }

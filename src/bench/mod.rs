@@ -17,8 +17,6 @@ use crate::query::QueryError;
 #[cfg(feature = "query")]
 mod archive_use;
 mod attach;
-#[cfg(feature = "query")]
-mod counting_store;
 mod halves;
 mod input;
 mod old_line;

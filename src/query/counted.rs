@@ -16,11 +16,18 @@ use object_store::{
 
 use super::report::Counter;
 
-/// See the module.
+/// Reads through to another store and counts on `counter`.
 #[derive(Debug)]
-pub(super) struct CountedStore {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) counter: Arc<Counter>,
+pub struct CountedStore {
+    store: Arc<dyn ObjectStore>,
+    counter: Arc<Counter>,
+}
+
+impl CountedStore {
+    /// Counts what is read of `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, counter: Arc<Counter>) -> Self {
+        Self { store, counter }
+    }
 }
 
 impl fmt::Display for CountedStore {
@@ -82,5 +89,30 @@ impl ObjectStore for CountedStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.store.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn near_ranges_are_one_request_and_only_what_was_asked_for_counts() {
+        let inner = InMemory::new();
+        let path = Path::from("file");
+        inner.put(&path, vec![7; 4 << 20].into()).await.unwrap();
+        let counter = Arc::new(Counter::default());
+        let store = CountedStore::new(Arc::new(inner), Arc::clone(&counter));
+        assert_eq!(store.get_range(&path, 10..110).await.unwrap().len(), 100);
+        assert_eq!(counter.take(), (100, 1));
+        let ranges = [0..10, 100..120, (3 << 20)..(3 << 20) + 5];
+        let read = store.get_ranges(&path, &ranges).await.unwrap();
+        assert_eq!(read.iter().map(Bytes::len).collect::<Vec<_>>(), [10, 20, 5]);
+        assert_eq!(counter.take(), (35, 2));
+        store.head(&path).await.unwrap();
+        assert_eq!(counter.take(), (0, 1));
     }
 }

@@ -29,11 +29,12 @@ use crate::archive::ArchiveError;
 use crate::client::ClientError;
 use crate::source::SourceError;
 
+pub use counted::CountedStore;
 pub use logs::LogsBranch;
 pub use output::{OutputFormat, ResultPrinter};
 pub use places::Places;
 pub use render::TypeVersions;
-pub use report::{Explained, Scan};
+pub use report::{Counter, Explained, Scan};
 pub use session::{Query, Session};
 
 /// Why a query was refused or failed. One line; names the thing and, where there is one, the remedy.

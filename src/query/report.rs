@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// Bytes and requests that a place gave, counted while they come.
 #[derive(Debug, Default)]
-pub(super) struct Counter {
+pub struct Counter {
     bytes: AtomicU64,
     requests: AtomicU64,
 }
@@ -22,6 +22,13 @@ impl Counter {
     pub(super) fn reset(&self) {
         self.bytes.store(0, Ordering::Relaxed);
         self.requests.store(0, Ordering::Relaxed);
+    }
+
+    /// Bytes and requests since the last call; starts anew.
+    pub fn take(&self) -> (u64, u64) {
+        let values = self.values();
+        self.reset();
+        values
     }
 
     fn values(&self) -> (u64, u64) {
