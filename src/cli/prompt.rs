@@ -125,7 +125,7 @@ async fn run_sql(out: &Printer, sql: String, interrupts: &mut Signal) -> anyhow:
                 return Ok(false);
             }
         }
-        Ok(true)
+        anyhow::Ok(true)
     });
     tokio::select! {
         ended = &mut running => ended?,

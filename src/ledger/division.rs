@@ -84,17 +84,16 @@ pub fn divide(places: &[&[ChunkRecord]], counted: &[Counted]) -> Result<Division
             let range = record.range;
             let mut parts = committed.lacking(&range);
             for part in &mut parts {
-                let behind = (range.source_id, part.0)..(range.source_id, part.1);
-                let Some((key, line)) = open.range(behind).next().map(|(key, line)| (*key, line.clone()))
-                else {
-                    continue;
-                };
-                if line.record.range.end_byte < part.1 {
-                    // the line has grown: of it, the earlier place has a beginning only
-                    left_out[line.place].chunks.insert(line.record.chunk_id);
-                    open.remove(&key);
-                } else {
-                    part.1 = key.1;
+                let lines = |part: &(u64, u64)| (range.source_id, part.0)..(range.source_id, part.1);
+                while let Some((key, line)) = open.range(lines(part)).next() {
+                    let key = *key;
+                    if line.record.range.end_byte < part.1 {
+                        // the line has grown: of it, the earlier place has a beginning only
+                        left_out[line.place].chunks.insert(line.record.chunk_id);
+                        open.remove(&key);
+                    } else {
+                        part.1 = key.1;
+                    }
                 }
             }
             parts.retain(|(first, end)| first < end);

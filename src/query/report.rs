@@ -38,7 +38,10 @@ impl Counter {
 
 /// What the scans of the running statement note. Their counters go on counting.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Notes(Arc<Mutex<Vec<(Scan, Arc<Counter>)>>>);
+pub(super) struct Notes(Arc<Mutex<Vec<Noted>>>);
+
+/// A scan, and what counts while it runs.
+type Noted = (Scan, Arc<Counter>);
 
 impl Notes {
     /// Files that a scan reads, of those that the table has.
@@ -70,7 +73,7 @@ impl Notes {
     /// What the statement's scans took; they are forgotten.
     pub(super) fn take(&self) -> Vec<Scan> {
         let notes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let counted = |(scan, counter): (Scan, Arc<Counter>)| {
+        let counted = |(scan, counter): Noted| {
             let (bytes, requests) = counter.values();
             Scan { bytes, requests, ..scan }
         };
