@@ -62,7 +62,7 @@ impl RawFile {
                     false => Err(SourceError::Replaced { path: path() }),
                 }
             }
-            Content::Object(store, path) => Ok(Arc::new(Object::new(store, path))),
+            Content::Object(store, path) => Ok(Arc::new(Object::new(store, path, self.size_bytes))),
         }
     }
 
@@ -122,7 +122,7 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
     objects.sort_by(|one, other| one.location.cmp(&other.location));
     let listed = objects.into_iter().map(|object| {
         let path = format!("{root}/{}", object.location);
-        let content: Arc<dyn ReadAt> = Arc::new(Object::new(&store, &object.location));
+        let content: Arc<dyn ReadAt> = Arc::new(Object::new(&store, &object.location, object.size));
         let store = Arc::clone(&store);
         move || -> Result<RawFile, SourceError> {
             let (encoding, head) = source::head(&path, &content)?;
@@ -155,24 +155,29 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
 struct Object {
     store: Arc<dyn ObjectStore>,
     path: Path,
+    size_bytes: u64,
     runtime: Handle,
     /// The block that was read last, and where it begins.
     block: Mutex<(u64, Bytes)>,
 }
 
 impl Object {
-    fn new(store: &Arc<dyn ObjectStore>, path: &Path) -> Self {
+    fn new(store: &Arc<dyn ObjectStore>, path: &Path, size_bytes: u64) -> Self {
         let block = Mutex::new((0, Bytes::new()));
-        Self { store: Arc::clone(store), path: path.clone(), runtime: Handle::current(), block }
+        Self { store: Arc::clone(store), path: path.clone(), size_bytes, runtime: Handle::current(), block }
     }
 }
 
 impl ReadAt for Object {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        // a store refuses what begins behind the end
+        if offset >= self.size_bytes {
+            return Ok(0);
+        }
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         let is_within = |block: &(u64, Bytes)| (block.0..block.0 + block.1.len() as u64).contains(&offset);
         if !is_within(&block) {
-            let range = offset..offset + BLOCK_BYTES;
+            let range = offset..(offset + BLOCK_BYTES).min(self.size_bytes);
             let came = self.runtime.block_on(self.store.get_range(&self.path, range));
             *block = (offset, came.map_err(io::Error::other)?);
         }
