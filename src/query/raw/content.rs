@@ -155,7 +155,6 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
 struct Object {
     store: Arc<dyn ObjectStore>,
     path: Path,
-    /// As it was listed; a store refuses to read from behind the end.
     size_bytes: u64,
     runtime: Handle,
     /// The block that was read last, and where it begins.
@@ -171,11 +170,12 @@ impl Object {
 
 impl ReadAt for Object {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_within = |block: &(u64, Bytes)| (block.0..block.0 + block.1.len() as u64).contains(&offset);
+        // a store refuses what begins behind the end
         if offset >= self.size_bytes {
             return Ok(0);
         }
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_within = |block: &(u64, Bytes)| (block.0..block.0 + block.1.len() as u64).contains(&offset);
         if !is_within(&block) {
             let range = offset..(offset + BLOCK_BYTES).min(self.size_bytes);
             let came = self.runtime.block_on(self.store.get_range(&self.path, range));
