@@ -30,9 +30,9 @@ use super::upload::{Content, upload};
 use crate::ledger::CHUNK_ID;
 
 /// A row group closes at this many rows,
-const GROUP_ROWS: usize = 1 << 20;
+const GROUP_ROWS: usize = 1 << 19;
 /// or with this many Arrow bytes.
-const GROUP_BYTES: usize = 64 << 20;
+const GROUP_BYTES: usize = 32 << 20;
 /// Rows that are put into order at once.
 const SORTED_ROWS: usize = 1 << 16;
 
