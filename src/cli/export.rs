@@ -2,7 +2,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::archive::{ListFormat, day_text, unwrapped};
 use super::columns::aligned;
 use super::storage::is_postgres;
 use super::units::{bytes_text, parse_duration, with_commas};
-use super::{Exit, Global};
+use super::{Exit, Global, UsageError};
 use crate::client::{PgConfig, redacted};
 use crate::lake::ArchiveWriter;
 use crate::model::MICROS_PER_DAY;
@@ -51,11 +51,10 @@ pub(super) struct ExportArgs {
 /// Runs it.
 pub(super) async fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<Exit> {
     let from = args.from.clone().unwrap_or_else(crate::client::default_postgres_url);
-    ensure!(
-        is_postgres(&from),
-        "{}: only a database can be exported; name a postgres://.. URL",
-        redacted(&from)
-    );
+    if !is_postgres(&from) {
+        let from = redacted(&from);
+        return Err(UsageError(format!("--from {from} is not a database; name a postgres://.. URL")).into());
+    }
     let now = Utc::now();
     let before = first_day_after(now, args.older_than);
     let keep = args.keep.map_or(before, |keep| first_day_after(now, keep).min(before));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::process::free_port;
+use super::wait_until;
 
 /// Stands before a server.
 #[derive(Debug)]
@@ -52,7 +53,13 @@ impl Proxy {
                 thread.join().unwrap();
             }
             (false, None) => {
-                let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
+                // another test process may just be looking whether the port is free
+                let mut listener = None;
+                wait_until("the proxy's port is free again", || {
+                    listener = TcpListener::bind(("127.0.0.1", self.port)).ok();
+                    listener.is_some()
+                });
+                let listener = listener.unwrap();
                 let ended = Arc::new(AtomicBool::new(false));
                 let (ends, target) = (Arc::clone(&self.ends), self.target_port);
                 let thread = thread::spawn({
