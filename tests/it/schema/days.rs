@@ -143,7 +143,14 @@ async fn indexes_come_to_leaves_and_half_built_ones_are_built_again() {
             build_indexes(&clients, "public", &types, Leaves::Named(names)).await.unwrap()
         }
     }));
-    assert!(builds.await.iter().any(|report| report.built.contains(&named[0])));
+    let builds = builds.await;
+    assert!(builds.iter().any(|report| report.built.contains(&named[0])));
+    let left =
+        build_indexes(slice::from_ref(&client), "public", &types, Leaves::Named(&of_day)).await.unwrap();
+    // two builders may each leave the rest of a leaf to the other, and say so
+    let said = |leaf: &String| builds[..2].iter().all(|report| report.busy.contains(leaf));
+    assert!(left.built.iter().all(said), "{left:?} was left in silence: {builds:?}");
+    assert_eq!(left.busy, [""; 0], "nobody else is at the leaves any more");
     let report =
         build_indexes(slice::from_ref(&client), "public", &types, Leaves::Named(&of_day)).await.unwrap();
     assert_eq!(report, IndexReport::default(), "nothing is left to do");
