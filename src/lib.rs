@@ -10,6 +10,7 @@
 //! | [`sink`] | where rows leave; commits rows and ledger together |
 //! | [`lake`] | the archive's Delta tables: Parquet settings, group commit, read back |
 //! | [`ledger`] | what every sink keeps besides rows, and the ledger folded per source |
+//! | [`store`] | the program's own state, in SQLite or Postgres |
 //! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
@@ -34,6 +35,7 @@ pub mod query;
 pub mod sink;
 pub mod source;
 pub mod stage;
+pub mod store;
 pub mod telemetry;
 pub mod transport;
 pub mod warehouse;
