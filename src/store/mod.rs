@@ -38,14 +38,14 @@ pub enum DatabaseLocation {
     /// A file.
     Sqlite(PathBuf),
     /// A schema of a Postgres database.
-    Postgres(PgConfig),
+    Postgres(Box<PgConfig>),
 }
 
 impl DatabaseLocation {
     /// Understands `sqlite://PATH` (or a bare path) and `postgres://..`. Errors are of the configuration.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Ok(Self::Postgres(PgConfig::parse(url)?));
+            return Ok(Self::Postgres(Box::new(PgConfig::parse(url)?)));
         }
         let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);
         if path.is_empty() || path.contains("://") {
@@ -80,7 +80,7 @@ impl Database {
         Ok(match location {
             DatabaseLocation::Sqlite(path) => Self::Sqlite(SqliteStore::try_open(path).await?),
             DatabaseLocation::Postgres(config) => {
-                Self::Postgres(PostgresStore::try_open(config.clone(), schema).await?)
+                Self::Postgres(PostgresStore::try_open((**config).clone(), schema).await?)
             }
         })
     }

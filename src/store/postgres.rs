@@ -14,7 +14,7 @@ use crate::client::PgConfig;
 /// An open schema; clones share the connection.
 #[derive(Clone)]
 pub struct PostgresStore {
-    config: PgConfig,
+    config: Arc<PgConfig>,
     schema: String,
     client: Arc<Mutex<Option<Client>>>,
 }
@@ -29,7 +29,7 @@ impl PostgresStore {
     /// Connects, waiting for a server that starts, and makes the tables that are missing in `schema`.
     pub async fn try_open(config: PgConfig, schema: &str) -> Result<Self, StoreError> {
         let client = config.connect_at_start().await?;
-        let store = Self { config, schema: schema.to_owned(), client: Arc::default() };
+        let store = Self { config: Arc::new(config), schema: schema.to_owned(), client: Arc::default() };
         store.prepare(&client).await?;
         store.migrate(&client).await?;
         *store.client.lock().await = Some(client);
