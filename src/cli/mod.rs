@@ -40,6 +40,7 @@ mod repair;
 mod replay;
 mod run;
 mod storage;
+mod task;
 mod types;
 mod units;
 mod verify;
@@ -114,6 +115,18 @@ enum Command {
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
+    /// Run named jobs now, later, or again and again; see what came of them
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// All tasks, a line each
+    #[command(hide = true, name = "list_tasks")]
+    ListTasks(task::OldListArgs),
+    /// Run a task under an id
+    #[command(hide = true, name = "run_task")]
+    RunTask(task::OldRunArgs),
+    /// A task in a line
+    #[command(hide = true, name = "task_status")]
+    TaskStatus(task::IdArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -196,6 +209,10 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Bench(args) => bench::run(args, &global).await,
             Command::Cost(args) => cost::run(&args, &global),
             Command::Types(command) => types::run(command, &global),
+            Command::Task(command) => task::run(command, &global).await,
+            Command::ListTasks(args) => task::old_list(&args).await,
+            Command::RunTask(args) => task::old_run(&args).await,
+            Command::TaskStatus(args) => task::old_status(&args).await,
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
         }
@@ -237,6 +254,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
+    }
+    if let Some(code) = task::exit_code(error).or_else(|| task::state_exit_code(error)) {
+        return code;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;

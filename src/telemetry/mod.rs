@@ -5,8 +5,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod log;
+mod summary;
 
-pub use log::{LogFormat, LogGuard, LogOptions, init};
+pub use self::log::{LogFormat, LogGuard, LogOptions, init};
+pub use self::summary::Summary;
 
 /// Something counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +48,19 @@ pub enum Metric {
     ChunksTakenOver,
     /// Stream entries moved to the dead letters.
     EntriesDeadLettered,
+    /// Runs of tasks that ended well.
+    TasksCompleted,
+    /// Tasks that failed for good.
+    TasksFailed,
+    /// Tasks that were cancelled.
+    TasksCancelled,
+    /// Runs that are to be tried again, that wait for steps, or that were handed back.
+    TasksPending,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 17] = [
+    pub const ALL: [Metric; 21] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -68,6 +78,10 @@ impl Metric {
         Self::ChunksReshipped,
         Self::ChunksTakenOver,
         Self::EntriesDeadLettered,
+        Self::TasksCompleted,
+        Self::TasksFailed,
+        Self::TasksCancelled,
+        Self::TasksPending,
     ];
 
     /// Name as `/metrics` shows it.
@@ -90,6 +104,10 @@ impl Metric {
             Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
             Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
             Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
+            Self::TasksCompleted => "task_count_total{status=\"completed\"}",
+            Self::TasksFailed => "task_count_total{status=\"failed\"}",
+            Self::TasksCancelled => "task_count_total{status=\"cancelled\"}",
+            Self::TasksPending => "task_count_total{status=\"pending\"}",
         }
     }
 
@@ -102,6 +120,18 @@ impl Metric {
     pub fn value(self) -> u64 {
         COUNTERS[self as usize].load(Ordering::Relaxed)
     }
+}
+
+/// A run of a task ended after so many seconds, and the task now has this status.
+pub fn task_ended(status: &str, seconds: f64) {
+    Summary::TaskProcessing.observe(seconds);
+    let metric = match status {
+        "completed" => Metric::TasksCompleted,
+        "failed" => Metric::TasksFailed,
+        "cancelled" => Metric::TasksCancelled,
+        _ => Metric::TasksPending,
+    };
+    metric.add(1);
 }
 
 static COUNTERS: [AtomicU64; Metric::ALL.len()] = [const { AtomicU64::new(0) }; Metric::ALL.len()];
@@ -118,7 +148,8 @@ mod tests {
         assert_eq!(names.len(), Metric::ALL.len());
         for (position, metric) in Metric::ALL.into_iter().enumerate() {
             assert_eq!(metric as usize, position);
-            assert!(metric.name().starts_with("pipeline_"), "{}", metric.name());
+            let starts = ["pipeline_", "task_count_total{"];
+            assert!(starts.iter().any(|start| metric.name().starts_with(start)), "{}", metric.name());
         }
     }
 }
