@@ -27,6 +27,7 @@ mod doctor;
 mod export;
 mod generate;
 mod input;
+mod metrics;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
@@ -77,6 +78,9 @@ struct Global {
     /// Log what happens (-v), details (-vv), everything (-vvv)
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Global options")]
     verbose: u8,
+    /// Serve metrics at http://ADDRESS/metrics while the command runs; port 0 takes a free one, `none` serves none
+    #[arg(long, value_name = "ADDRESS", global = true, help_heading = "Global options")]
+    metrics_addr: Option<String>,
     /// Log errors only; no progress, no summary
     #[arg(long, global = true, help_heading = "Global options")]
     quiet: bool,
@@ -193,6 +197,7 @@ fn try_main() -> anyhow::Result<Exit> {
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
+        metrics::serve(global.metrics_addr.as_deref()).await?;
         match command {
             Command::Run(args) => run::run(args, &global).await,
             Command::Read(args) => read::run(args, &global).await,

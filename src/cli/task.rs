@@ -1,27 +1,26 @@
 //! `pipeline task`: named jobs, run here or by workers.
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
 use super::archive::ListFormat;
 use super::columns::aligned;
-use super::units::parse_duration;
 use super::{Exit, Global, UsageError};
 use crate::stage::shutdown::Shutdown;
 use crate::store::tasks::{Cancelled, Filter, Schedule};
-use crate::store::{DEFAULT_DATABASE, DEFAULT_SCHEMA, DatabaseLocation};
-use crate::task::{
-    self, DEFAULT_TASK_LOG, NewTask, Parameters, Registry, Task, TaskError, TaskLog, TaskStatus, TaskStore,
-    Worker, next_time,
-};
+use crate::task::{NewTask, Task, TaskLog, TaskStatus, Worker, next_time};
 
+mod args;
 mod codes;
 mod show;
 
+use self::args::parameters;
+pub(super) use self::args::{
+    IdArgs, ListArgs, LogsArgs, OldListArgs, OldRunArgs, RunArgs, ScheduleArgs, StatusArgs, SubmitArgs,
+    WorkerArgs,
+};
 pub(super) use self::codes::{exit_code, state_exit_code};
 use self::show::{FOLLOW, PIECES, follow, last_lines, print, seconds, show, spec_json};
 
@@ -36,222 +35,6 @@ pub(super) enum TaskCommand {
     Cancel(IdArgs),
     Retry(IdArgs),
     Schedule(ScheduleArgs),
-}
-
-/// Where tasks are kept.
-#[derive(Debug, Args)]
-pub(super) struct PlaceArgs {
-    /// Where tasks are kept: sqlite://PATH or postgres://..
-    #[arg(long, value_name = "URL", default_value = DEFAULT_DATABASE)]
-    database: String,
-    /// Schema of Postgres
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_SCHEMA)]
-    schema: String,
-    /// Folder of more SQL tasks (*.sql)
-    #[arg(long, value_name = "DIR")]
-    sql_tasks: Option<PathBuf>,
-}
-
-impl PlaceArgs {
-    async fn open(&self) -> anyhow::Result<TaskStore> {
-        let location = DatabaseLocation::parse(&self.database)?;
-        Ok(TaskStore::try_open(&location, &self.schema).await?)
-    }
-
-    fn registry(&self) -> Result<Registry, TaskError> {
-        task::built_in(self.sql_tasks.as_deref())
-    }
-}
-
-/// Show what tasks there are, and the last ones that were submitted
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// Only tasks that are this
-    #[arg(long, value_enum)]
-    status: Option<TaskStatus>,
-    /// Only tasks of this name
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// At most so many
-    #[arg(long, value_name = "N", default_value = "50")]
-    limit: u32,
-    /// Form of the list
-    #[arg(long, value_enum, default_value_t)]
-    output: ListFormat,
-}
-
-/// What to run, and with what.
-#[derive(Debug, Args)]
-pub(super) struct NewArgs {
-    /// Name of the task
-    name: String,
-    /// Give it this id, which none may have [default: a new one]
-    #[arg(long, value_name = "ID")]
-    id: Option<String>,
-    /// Give it this parameter (repeatable)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
-    param: Vec<(String, String)>,
-    /// While a task with this key is not ended, that one stands for this
-    #[arg(long, value_name = "KEY")]
-    unique: Option<String>,
-    /// End an attempt that takes longer [default: what the task says]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-}
-
-/// Run a task now, in this process, and show what it says
-#[derive(Debug, Args)]
-pub(super) struct RunArgs {
-    #[command(flatten)]
-    new: NewArgs,
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// Append a line for each start and end to this file
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_TASK_LOG)]
-    task_log: PathBuf,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: ListFormat,
-}
-
-/// Leave a task for a worker; prints its id
-#[derive(Debug, Args)]
-pub(super) struct SubmitArgs {
-    #[command(flatten)]
-    new: NewArgs,
-    /// Not before so long from now
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    delay: Option<Duration>,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-/// Run tasks that were submitted or are scheduled, until stopped; any number of workers may share a database
-#[derive(Debug, Args)]
-pub(super) struct WorkerArgs {
-    /// Tasks at a time
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    concurrency: u16,
-    /// A worker that was not heard of for this long has lost its tasks to others
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    lease: Duration,
-    /// Stop when no task is pending or running
-    #[arg(long)]
-    drain: bool,
-    /// Append a line for each start and end to this file
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_TASK_LOG)]
-    task_log: PathBuf,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-/// Show a task, with its result and its steps
-#[derive(Debug, Args)]
-pub(super) struct StatusArgs {
-    /// Id of the task
-    id: String,
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// Form of the answer
-    #[arg(long, value_enum, default_value_t)]
-    output: ListFormat,
-}
-
-/// Show what a task said
-#[derive(Debug, Args)]
-pub(super) struct LogsArgs {
-    /// Id of the task
-    id: String,
-    /// Go on until the task has ended
-    #[arg(short, long)]
-    follow: bool,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct IdArgs {
-    /// Id of the task
-    id: String,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-/// Submit a task again and again; without a name, show what is scheduled
-#[derive(Debug, Args)]
-pub(super) struct ScheduleArgs {
-    /// Name of the task
-    #[arg(requires = "cron")]
-    name: Option<String>,
-    /// When: minute hour day month weekday, in UTC
-    #[arg(long, value_name = "CRON", requires = "name")]
-    cron: Option<String>,
-    /// Name of the schedule; one of the same name is replaced [default: the task's name]
-    #[arg(long, value_name = "ID")]
-    id: Option<String>,
-    /// Give the task this parameter (repeatable)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
-    param: Vec<(String, String)>,
-    /// Remove the schedule of this name
-    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "cron"])]
-    remove: Option<String>,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-/// `list_tasks`, `run_task` and `task_status`, as old scripts call them.
-#[derive(Debug, Args)]
-pub(super) struct OldListArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct OldRunArgs {
-    id: String,
-    name: String,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-fn parse_parameter(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    if crate::client::redacted(value) != value {
-        return Err("a password would be kept with the task; set PGPASSWORD for the worker instead".into());
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// The last of several values counts, but for what is a list: there they are all of it.
-fn parameters(given: &[(String, String)]) -> Parameters {
-    let mut parameters = Parameters::new();
-    for (name, value) in given {
-        let value = match parameters.remove(name) {
-            None => Json::from(value.as_str()),
-            Some(Json::Array(mut values)) => {
-                values.push(value.as_str().into());
-                Json::Array(values)
-            }
-            Some(first) => json!([first, value]),
-        };
-        parameters.insert(name.clone(), value);
-    }
-    parameters
-}
-
-impl NewArgs {
-    fn task(&self) -> NewTask {
-        let parameters = parameters(&self.param);
-        NewTask {
-            id: self.id.clone(),
-            parameters,
-            unique_key: self.unique.clone(),
-            timeout: self.timeout,
-            ..NewTask::new(&self.name)
-        }
-    }
 }
 
 /// Runs it.

@@ -113,6 +113,7 @@ impl Worker {
                 Ok(claims) => {
                     for claim in claims {
                         summary.started += 1;
+                        telemetry::Metric::TasksRunning.set(running.len() as u64 + 1);
                         let (stop, stopped) = oneshot::channel();
                         lock(runs).insert(claim.task.id.clone(), (claim.fence, Some(stop)));
                         running.spawn(self.clone().run_one(claim, stopped, runs.clone()));
@@ -171,6 +172,7 @@ impl Worker {
     async fn run_one(self, claim: Claim, stop: oneshot::Receiver<Stop>, runs: Runs) -> bool {
         let started = Instant::now();
         self.note("start", &claim.task, None);
+        telemetry::Summary::TaskWaiting.observe(waited(&claim.task));
         let context =
             TaskContext { claim: claim.clone(), store: self.store.clone(), registry: self.registry.clone() };
         let ending = match self.registry.get(&claim.task.name) {
@@ -183,6 +185,7 @@ impl Worker {
             None => None,
         };
         lock(&runs).remove(&claim.task.id);
+        telemetry::Metric::TasksRunning.set(lock(&runs).len() as u64);
         let seconds = started.elapsed().as_secs_f64();
         match &task {
             Some(task) => {
@@ -318,6 +321,13 @@ impl Worker {
 
 fn lock(runs: &Runs) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Option<oneshot::Sender<Stop>>)>> {
     runs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds from the time that a task was due to its start, by the database's clock.
+fn waited(task: &Task) -> f64 {
+    let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok();
+    let start = task.start_time.as_deref().and_then(time);
+    start.zip(time(&task.run_at)).map_or(0.0, |(start, due)| (start - due).num_milliseconds() as f64 / 1000.0)
 }
 
 fn tell(runs: &Runs, id: &str, fence: i64, stop: Stop) {

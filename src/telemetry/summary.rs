@@ -18,8 +18,10 @@ pub enum Summary {
     TaskWaiting,
     /// Seconds that decoding of a chunk took.
     Decode,
-    /// Seconds from the time a group was handed to a sink to its commit.
+    /// Seconds from a chunk's arrival at the processor to its commit in every sink.
     Commit,
+    /// Seconds that COPY of a group took.
+    Copy,
     /// Lines of a committed group.
     GroupLines,
     /// Bytes of a chunk.
@@ -28,11 +30,12 @@ pub enum Summary {
 
 impl Summary {
     /// All of them, in declaration order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::TaskProcessing,
         Self::TaskWaiting,
         Self::Decode,
         Self::Commit,
+        Self::Copy,
         Self::GroupLines,
         Self::ChunkBytes,
     ];
@@ -45,6 +48,7 @@ impl Summary {
             Self::TaskWaiting => "pipeline_task_waiting_seconds",
             Self::Decode => "pipeline_decode_seconds",
             Self::Commit => "pipeline_commit_seconds",
+            Self::Copy => "pipeline_copy_seconds",
             Self::GroupLines => "pipeline_group_lines",
             Self::ChunkBytes => "pipeline_chunk_bytes",
         }
@@ -57,7 +61,8 @@ impl Summary {
             Self::TaskProcessing => "Seconds that a run of a task took",
             Self::TaskWaiting => "Seconds from a task's being due to its start",
             Self::Decode => "Seconds that decoding of a chunk took",
-            Self::Commit => "Seconds from a group's being handed to its sinks to its commit (COPY included)",
+            Self::Commit => "Seconds from a chunk's arrival at the processor to its commit in every sink",
+            Self::Copy => "Seconds that COPY of a group to Postgres took",
             Self::GroupLines => "Lines of a committed group",
             Self::ChunkBytes => "Bytes of a chunk",
         }
