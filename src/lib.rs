@@ -14,6 +14,7 @@
 //! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
+//! | [`task`] | named jobs, submitted as rows, run by workers |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`cost`] | measured figures times list prices; pure |
 //! | [`bench`] | measures all of it in processes of its own, beside the old design |
@@ -36,6 +37,7 @@ pub mod sink;
 pub mod source;
 pub mod stage;
 pub mod store;
+pub mod task;
 pub mod telemetry;
 pub mod transport;
 pub mod warehouse;

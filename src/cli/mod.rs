@@ -27,6 +27,7 @@ mod doctor;
 mod export;
 mod generate;
 mod input;
+mod metrics;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
@@ -40,6 +41,7 @@ mod repair;
 mod replay;
 mod run;
 mod storage;
+mod task;
 mod types;
 mod units;
 mod verify;
@@ -76,6 +78,9 @@ struct Global {
     /// Log what happens (-v), details (-vv), everything (-vvv)
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Global options")]
     verbose: u8,
+    /// Serve metrics at http://ADDRESS/metrics while the command runs; port 0 takes a free one, `none` serves none
+    #[arg(long, value_name = "ADDRESS", global = true, help_heading = "Global options")]
+    metrics_addr: Option<String>,
     /// Log errors only; no progress, no summary
     #[arg(long, global = true, help_heading = "Global options")]
     quiet: bool,
@@ -114,6 +119,18 @@ enum Command {
     /// List, show, make and check log types
     #[command(subcommand)]
     Types(types::TypesCommand),
+    /// Run named jobs now, later, or again and again; see what came of them
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// All tasks, a line each
+    #[command(hide = true, name = "list_tasks")]
+    ListTasks(task::OldListArgs),
+    /// Run a task under an id
+    #[command(hide = true, name = "run_task")]
+    RunTask(task::OldRunArgs),
+    /// A task in a line
+    #[command(hide = true, name = "task_status")]
+    TaskStatus(task::IdArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -180,6 +197,7 @@ fn try_main() -> anyhow::Result<Exit> {
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
+        metrics::serve(global.metrics_addr.as_deref()).await?;
         match command {
             Command::Run(args) => run::run(args, &global).await,
             Command::Read(args) => read::run(args, &global).await,
@@ -196,6 +214,10 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Bench(args) => bench::run(args, &global).await,
             Command::Cost(args) => cost::run(&args, &global),
             Command::Types(command) => types::run(command, &global),
+            Command::Task(command) => task::run(command, &global).await,
+            Command::ListTasks(args) => task::old_list(&args).await,
+            Command::RunTask(args) => task::old_run(&args).await,
+            Command::TaskStatus(args) => task::old_status(&args).await,
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),
         }
@@ -237,6 +259,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
+    }
+    if let Some(code) = task::exit_code(error).or_else(|| task::state_exit_code(error)) {
+        return code;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;

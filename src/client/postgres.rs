@@ -6,12 +6,14 @@
 //! it was.
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, NoTls};
-use tokio_postgres::{CancelToken, Client, Config, Error, Socket};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::form_urlencoded;
 
@@ -69,6 +71,7 @@ pub struct PgConfig {
     config: Config,
     tls: Option<MakeRustlsConnect>,
     printed: String,
+    notified: Option<Arc<Notify>>,
 }
 
 impl fmt::Debug for PgConfig {
@@ -137,7 +140,7 @@ impl PgConfig {
             TlsProblem::Client(error) => error,
             TlsProblem::Setting(reason) => bad(reason),
         })?;
-        Ok(Self { config, tls, printed })
+        Ok(Self { config, tls, printed, notified: None })
     }
 
     /// `host:port/database`, for a message.
@@ -166,6 +169,13 @@ impl PgConfig {
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.config.get_user()
+    }
+
+    /// The same, waking `notified` for what `LISTEN` of a connection made from it brings.
+    #[must_use]
+    pub fn with_notifications(mut self, notified: Arc<Notify>) -> Self {
+        self.notified = Some(notified);
+        self
     }
 
     /// Connects once, and drives the connection in a task of its own until the client is dropped.
@@ -217,12 +227,24 @@ impl PgConfig {
         T: MakeTlsConnect<Socket>,
         T::Stream: Send + 'static,
     {
-        let (client, connection) = config.connect(tls).await?;
-        let address = self.address();
+        let (client, mut connection) = config.connect(tls).await?;
+        let (address, notified) = (self.address(), self.notified.clone());
         tokio::spawn(async move {
-            // whoever waits for an answer gets an error of its own
-            if let Err(error) = connection.await {
-                tracing::debug!("the connection to postgres at {address} ended: {error}");
+            loop {
+                match std::future::poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(_))) => {
+                        if let Some(notified) = &notified {
+                            notified.notify_one();
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    // whoever waits for an answer gets an error of its own
+                    Some(Err(error)) => {
+                        tracing::debug!("the connection to postgres at {address} ended: {error}");
+                        return;
+                    }
+                    None => return,
+                }
             }
         });
         Ok(client)

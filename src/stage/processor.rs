@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::select_all;
@@ -19,12 +19,14 @@ use crate::decode::Decoder;
 use crate::log_type::LogTypes;
 use crate::model::{ChunkRecord, CommitReceipt, DecodedBatch, RawChunk};
 use crate::sink::{self, Sink, SinkError};
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, Summary};
 use crate::transport::{Consumer, TransportError};
 
 mod in_flight;
+mod waits;
 
 use in_flight::{InFlight, Settled, Targets};
+use waits::{Waits, count_committed};
 
 /// What has arrived in memory is committed when nothing more arrives for this long.
 pub const IDLE: Duration = Duration::from_secs(2);
@@ -99,8 +101,16 @@ pub async fn process(
     stop: Option<&Shutdown>,
     committed: &mut ProcessSummary,
 ) -> Result<(), ProcessError> {
-    let mut processor =
-        Processor { consumer, decoders, sinks, idle, in_flight: InFlight::default(), more: true, committed };
+    let mut processor = Processor {
+        consumer,
+        decoders,
+        sinks,
+        idle,
+        in_flight: InFlight::default(),
+        waits: Waits::default(),
+        more: true,
+        committed,
+    };
     let drained = async {
         requested(stop).await;
         tokio::time::sleep(DRAIN).await;
@@ -128,6 +138,7 @@ struct Processor<'a> {
     sinks: &'a mut [Box<dyn Sink>],
     idle: Duration,
     in_flight: InFlight,
+    waits: Waits,
     /// Whether to receive.
     more: bool,
     committed: &'a mut ProcessSummary,
@@ -145,6 +156,7 @@ impl Processor<'_> {
             }
             let held_already = self.in_flight.take_held_already();
             if !held_already.is_empty() {
+                self.waits.end(&held_already);
                 self.consumer.ack(&held_already).await?;
             }
             let has_room = self.in_flight.num_bytes() < self.consumer.max_unacknowledged_bytes();
@@ -168,7 +180,10 @@ impl Processor<'_> {
                 Some((batch, targets)) = decoding.next() => self.write(batch, &targets).await?,
                 (sink, receipt) = next_receipt(self.sinks) => self.settle(sink, receipt?).await?,
                 delivery = self.consumer.receive(), if self.more && has_room && !is_behind => match delivery? {
-                    Some(delivery) => self.in_flight.arrive(delivery),
+                    Some(delivery) => {
+                        self.waits.begin(&delivery);
+                        self.in_flight.arrive(delivery);
+                    }
                     None => self.more = false,
                 },
                 () = tokio::time::sleep(self.idle), if self.more && !self.in_flight.is_empty() => {
@@ -226,6 +241,10 @@ impl Processor<'_> {
         }
         let Settled { records, done, again } = self.in_flight.settle(&receipt);
         records.iter().for_each(|record| self.committed.add(record));
+        count_committed(&records);
+        Metric::InFlightBytes.set(self.in_flight.num_bytes() as u64);
+        self.waits.end(&done);
+        self.waits.end(&again);
         self.committed.refuse(&receipt.refused_rows);
         if !done.is_empty() {
             self.consumer.ack(&done).await?;
@@ -268,7 +287,10 @@ impl DecoderPool {
         let decoder = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut decoder = decoder.unwrap_or_else(|| Decoder::new(&self.types));
         let decoding = spawn_blocking(move || {
+            let started = Instant::now();
+            Metric::BytesDecoded.add(chunk.bytes.len() as u64);
             let batch = decoder.decode(&chunk);
+            Summary::Decode.observe(started.elapsed().as_secs_f64());
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(decoder);
             batch
         });

@@ -15,7 +15,7 @@ use tracing::info;
 use super::shutdown::Shutdown;
 use crate::model::{Ledger, RawChunk};
 use crate::source::{self, Catalogue, CutOptions, End, FileReader, IdentifiedFile, Input, SourceError};
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, Summary};
 use crate::transport::{Producer, TransportError};
 
 mod stream;
@@ -259,6 +259,7 @@ impl Shipper<'_> {
         let len_bytes = chunk.bytes.len() as u64;
         Metric::ChunksShipped.add(1);
         Metric::ChunkBytesShipped.add(len_bytes);
+        Summary::ChunkBytes.observe(len_bytes as f64);
         read.chunks_shipped += 1;
         read.bytes_shipped += len_bytes;
         Ok(())

@@ -6,6 +6,8 @@
 mod error;
 mod postgres;
 mod sqlite;
+mod statement;
+pub mod tasks;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use std::path::PathBuf;
 pub use self::error::StoreError;
 pub use self::postgres::PostgresStore;
 pub use self::sqlite::SqliteStore;
+pub use self::statement::{Row, Statement, Value};
 use crate::client::PgConfig;
 
 /// Where state is unless `--database` says otherwise.
@@ -30,7 +33,11 @@ struct Migration {
 }
 
 /// All of them, in the order they are run.
-const MIGRATIONS: &[Migration] = &[];
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_tasks",
+    sqlite: include_str!("../../sql/store/0001_tasks.sqlite.sql"),
+    postgres: include_str!("../../sql/store/0001_tasks.postgres.sql"),
+}];
 
 /// A place for state, not yet opened. `Display` shows no password.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify};
 use tokio_postgres::Client;
 
 use super::{MIGRATIONS, StoreError};
@@ -17,6 +17,7 @@ pub struct PostgresStore {
     config: Arc<PgConfig>,
     schema: String,
     client: Arc<Mutex<Option<Client>>>,
+    notified: Arc<Notify>,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -28,8 +29,11 @@ impl fmt::Debug for PostgresStore {
 impl PostgresStore {
     /// Connects, waiting for a server that starts, and makes the tables that are missing in `schema`.
     pub async fn try_open(config: PgConfig, schema: &str) -> Result<Self, StoreError> {
+        let notified = Arc::new(Notify::new());
+        let config = config.with_notifications(notified.clone());
         let client = config.connect_at_start().await?;
-        let store = Self { config: Arc::new(config), schema: schema.to_owned(), client: Arc::default() };
+        let store =
+            Self { config: Arc::new(config), schema: schema.to_owned(), client: Arc::default(), notified };
         store.prepare(&client).await?;
         store.migrate(&client).await?;
         *store.client.lock().await = Some(client);
@@ -50,6 +54,12 @@ impl PostgresStore {
         })
     }
 
+    /// Woken when another session says that there is something new (`NOTIFY pipeline_state`).
+    #[must_use]
+    pub fn notified(&self) -> &Notify {
+        &self.notified
+    }
+
     /// An error that says what was tried; `operation` completes "cannot ..".
     pub fn failed(&self, operation: &str) -> impl FnOnce(tokio_postgres::Error) -> StoreError {
         let (address, operation) = (self.config.address(), operation.to_owned());
@@ -58,7 +68,8 @@ impl PostgresStore {
 
     async fn prepare(&self, client: &Client) -> Result<(), StoreError> {
         let schema = self.schema.replace('"', "\"\"");
-        let sql = format!("SET search_path = \"{schema}\", pg_temp; SET timezone = 'UTC'");
+        let sql =
+            format!("SET search_path = \"{schema}\", pg_temp; SET timezone = 'UTC'; LISTEN pipeline_state");
         client.batch_execute(&sql).await.map_err(self.failed("set up a connection"))
     }
 

@@ -72,6 +72,16 @@ impl SqliteStore {
         answered.await.unwrap_or_else(|_| Err(gone())).map_err(|source| self.failed(operation, source))
     }
 
+    /// Differs from an earlier one when a connection, this one or another, changed the file since.
+    pub async fn data_version(&self) -> Option<(i64, i64)> {
+        let read = |connection: &mut Connection| {
+            let of_others = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+            let own = connection.query_row("SELECT total_changes()", [], |row| row.get(0))?;
+            Ok((of_others, own))
+        };
+        self.call("see whether it changed", read).await.ok()
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {

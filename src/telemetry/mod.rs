@@ -4,9 +4,13 @@
 //! `/metrics` shows. Deliberately absent: metric names anywhere else.
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod exposition;
 mod log;
+mod summary;
 
-pub use log::{LogFormat, LogGuard, LogOptions, init};
+pub use self::exposition::{metrics_table, render_metrics, uptime_millis};
+pub use self::log::{LogFormat, LogGuard, LogOptions, init};
+pub use self::summary::Summary;
 
 /// Something counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +50,45 @@ pub enum Metric {
     ChunksTakenOver,
     /// Stream entries moved to the dead letters.
     EntriesDeadLettered,
+    /// Runs of tasks that ended well.
+    TasksCompleted,
+    /// Tasks that failed for good.
+    TasksFailed,
+    /// Tasks that were cancelled.
+    TasksCancelled,
+    /// Runs that are to be tried again, that wait for steps, or that were handed back.
+    TasksPending,
+    /// Lines of committed chunks.
+    LinesCommitted,
+    /// Rows of committed chunks.
+    RowsCommitted,
+    /// Rejects of committed chunks.
+    RejectsCommitted,
+    /// Blank lines of committed chunks.
+    BlanksCommitted,
+    /// (Decompressed) bytes decoded.
+    BytesDecoded,
+    /// Bytes of rows sent to Postgres by COPY.
+    CopiedBytes,
+    /// Chunks between readers and processors, now.
+    QueueChunks,
+    /// Bytes between readers and processors, now.
+    QueueBytes,
+    /// Age in milliseconds of the oldest chunk in the stream, now.
+    QueueOldestMillis,
+    /// Chunks that a processor has taken and not committed, now.
+    InFlightChunks,
+    /// Bytes that a processor has taken and not committed, now.
+    InFlightBytes,
+    /// When the oldest of them came: milliseconds after the start of this process; 0: there is none.
+    OldestInFlight,
+    /// Tasks that this worker runs, now.
+    TasksRunning,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 17] = [
+    pub const ALL: [Metric; 34] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -68,6 +106,23 @@ impl Metric {
         Self::ChunksReshipped,
         Self::ChunksTakenOver,
         Self::EntriesDeadLettered,
+        Self::TasksCompleted,
+        Self::TasksFailed,
+        Self::TasksCancelled,
+        Self::TasksPending,
+        Self::LinesCommitted,
+        Self::RowsCommitted,
+        Self::RejectsCommitted,
+        Self::BlanksCommitted,
+        Self::BytesDecoded,
+        Self::CopiedBytes,
+        Self::QueueChunks,
+        Self::QueueBytes,
+        Self::QueueOldestMillis,
+        Self::InFlightChunks,
+        Self::InFlightBytes,
+        Self::OldestInFlight,
+        Self::TasksRunning,
     ];
 
     /// Name as `/metrics` shows it.
@@ -90,6 +145,69 @@ impl Metric {
             Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
             Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
             Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
+            Self::TasksCompleted => "task_count_total{status=\"completed\"}",
+            Self::TasksFailed => "task_count_total{status=\"failed\"}",
+            Self::TasksCancelled => "task_count_total{status=\"cancelled\"}",
+            Self::TasksPending => "task_count_total{status=\"pending\"}",
+            Self::LinesCommitted => "pipeline_lines_committed_total",
+            Self::RowsCommitted => "pipeline_rows_committed_total",
+            Self::RejectsCommitted => "pipeline_rejects_committed_total",
+            Self::BlanksCommitted => "pipeline_blanks_committed_total",
+            Self::BytesDecoded => "pipeline_bytes_decoded_total",
+            Self::CopiedBytes => "pipeline_copied_bytes_total",
+            Self::QueueChunks => "pipeline_queue_chunks",
+            Self::QueueBytes => "pipeline_queue_bytes",
+            Self::QueueOldestMillis => "pipeline_queue_oldest_milliseconds",
+            Self::InFlightChunks => "pipeline_in_flight_chunks",
+            Self::InFlightBytes => "pipeline_in_flight_bytes",
+            Self::OldestInFlight => "pipeline_in_flight_oldest_start_milliseconds",
+            Self::TasksRunning => "pipeline_tasks_running",
+        }
+    }
+
+    /// What it says.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::InputBytesTotal => "Bytes of input files known so far, as stored on disk",
+            Self::InputBytesRead => "Bytes of input files read, as stored on disk",
+            Self::ChunkBytesShipped => "(Decompressed) bytes shipped in chunks",
+            Self::ChunksShipped => "Chunks shipped",
+            Self::LinesDecoded => "Lines decoded",
+            Self::RowsDecoded => "Lines that became rows",
+            Self::LinesRejected => "Lines that no log type accepts",
+            Self::LinesBlank => "Lines of white space only",
+            Self::RowsRefused => "Rows that storage refused; they are kept as rejects",
+            Self::ChunksCommitted => "Chunks committed",
+            Self::BytesStored => "Bytes added to storage",
+            Self::GroupsCommitted => "Groups committed",
+            Self::GroupsDiscarded => "Groups discarded because another writer was first",
+            Self::SourcesFailed => "Input files that could not be read",
+            Self::ChunksReshipped => {
+                "Chunks shipped again because the stream lost them or a processor could not read them"
+            }
+            Self::ChunksTakenOver => "Chunks taken over from a processor that is gone",
+            Self::EntriesDeadLettered => "Stream entries moved to the dead letters",
+            Self::TasksCompleted => "Runs of tasks that ended well",
+            Self::TasksFailed => "Tasks that failed for good",
+            Self::TasksCancelled => "Tasks that were cancelled",
+            Self::TasksPending => {
+                "Runs that are to be tried again, that wait for steps, or that were handed back"
+            }
+            Self::LinesCommitted => "Lines of committed chunks",
+            Self::RowsCommitted => "Rows of committed chunks",
+            Self::RejectsCommitted => "Rejects of committed chunks",
+            Self::BlanksCommitted => "Blank lines of committed chunks",
+            Self::BytesDecoded => "(Decompressed) bytes decoded",
+            Self::CopiedBytes => "Bytes of rows sent to Postgres by COPY",
+            Self::QueueChunks => "Chunks between readers and processors, now",
+            Self::QueueBytes => "Bytes between readers and processors, now",
+            Self::QueueOldestMillis => "Age in milliseconds of the oldest chunk in the stream, now",
+            Self::InFlightChunks => "Chunks that a processor has taken and not committed, now",
+            Self::InFlightBytes => "Bytes that a processor has taken and not committed, now",
+            Self::OldestInFlight => {
+                "When the oldest of them came: milliseconds after the start of this process; 0: there is none"
+            }
+            Self::TasksRunning => "Tasks that this worker runs, now",
         }
     }
 
@@ -98,10 +216,27 @@ impl Metric {
         COUNTERS[self as usize].fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Says what it is now, where it is no counter.
+    pub fn set(self, value: u64) {
+        COUNTERS[self as usize].store(value, Ordering::Relaxed);
+    }
+
     /// Its present value.
     pub fn value(self) -> u64 {
         COUNTERS[self as usize].load(Ordering::Relaxed)
     }
+}
+
+/// A run of a task ended after so many seconds, and the task now has this status.
+pub fn task_ended(status: &str, seconds: f64) {
+    Summary::TaskProcessing.observe(seconds);
+    let metric = match status {
+        "completed" => Metric::TasksCompleted,
+        "failed" => Metric::TasksFailed,
+        "cancelled" => Metric::TasksCancelled,
+        _ => Metric::TasksPending,
+    };
+    metric.add(1);
 }
 
 static COUNTERS: [AtomicU64; Metric::ALL.len()] = [const { AtomicU64::new(0) }; Metric::ALL.len()];
@@ -118,7 +253,8 @@ mod tests {
         assert_eq!(names.len(), Metric::ALL.len());
         for (position, metric) in Metric::ALL.into_iter().enumerate() {
             assert_eq!(metric as usize, position);
-            assert!(metric.name().starts_with("pipeline_"), "{}", metric.name());
+            let starts = ["pipeline_", "task_count_total{"];
+            assert!(starts.iter().any(|start| metric.name().starts_with(start)), "{}", metric.name());
         }
     }
 }

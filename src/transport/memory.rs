@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Consumer, Delivery, DeliveryId, Producer, TransportError};
 use crate::model::RawChunk;
+use crate::telemetry::Metric;
 
 /// Both ends of a queue that holds at most `max_queue_bytes` (a single larger chunk passes alone).
 pub fn memory(max_queue_bytes: usize) -> (MemoryProducer, MemoryConsumer) {
@@ -74,6 +75,7 @@ impl Producer for MemoryProducer {
             None => false,
         };
         if sent {
+            Metric::QueueBytes.set((self.max_queue_bytes - self.room.available_permits()) as u64);
             return Ok(());
         }
         self.unreported.deliveries().remove(&id);
@@ -106,6 +108,7 @@ pub struct MemoryConsumer {
 impl Consumer for MemoryConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, TransportError> {
         let taken = self.receiver.recv().await;
+        Metric::QueueChunks.set(self.receiver.len() as u64);
         Ok(taken.map(|(delivery, _room)| delivery))
     }
 

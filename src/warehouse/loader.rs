@@ -9,7 +9,7 @@
 //! After a connection broke, the ledger says whether the commit it broke in took place: entries carry their writer.
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +20,7 @@ use super::group::{self, CopyJob, Encoders, RefusedRow};
 use super::{Warehouse, ensure_days, kept, ledger};
 use crate::ledger::Committed;
 use crate::model::{ByteRange, ChunkRecord, DecodedBatch};
+use crate::telemetry::{Metric, Summary};
 
 /// Only in a build that measures what the ledger costs (`benches/safety.py`): it loses and doubles lines.
 const WITHOUT_LEDGER: bool = cfg!(feature = "bench-without-ledger");
@@ -226,6 +227,7 @@ impl Loader {
             }
             kept::delete_chunks(&connection.client, &warehouse, conflicts.in_the_way()).await?;
         }
+        let started = Instant::now();
         let mut copied_bytes = 0;
         for job in &jobs {
             copied_bytes += connection.copy_job(&warehouse, job).await?;
@@ -233,6 +235,8 @@ impl Loader {
         for (sql, encoder) in kept::copies(&warehouse, group)? {
             copied_bytes += connection.copy(sql, vec![(&encoder, Rows::Run(0..encoder.num_rows()))]).await?;
         }
+        Summary::Copy.observe(started.elapsed().as_secs_f64());
+        Metric::CopiedBytes.add(copied_bytes);
         if mode == Mode::Add && !WITHOUT_LEDGER {
             kept::lock_sources(&connection.client, &warehouse, group).await?;
             let conflicts = ledger::conflicts(&connection.client, &warehouse, group).await?;

@@ -29,5 +29,6 @@ mod schema;
 mod servers;
 mod services;
 mod support;
+mod tasks;
 mod transport;
 mod watch;

@@ -1,0 +1,2 @@
+-- All tasks.
+SELECT * FROM tasks
