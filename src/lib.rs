@@ -14,6 +14,7 @@
 //! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
+//! | [`download`] | files of a manifest of URLs, whole or an error |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`cost`] | measured figures times list prices; pure |
 //! | [`bench`] | measures all of it in processes of its own, beside the old design |
@@ -25,6 +26,7 @@ pub mod client;
 pub mod config;
 pub mod cost;
 pub mod decode;
+pub mod download;
 pub mod generate;
 pub mod lake;
 pub mod ledger;

@@ -46,11 +46,23 @@ pub enum Metric {
     ChunksTakenOver,
     /// Stream entries moved to the dead letters.
     EntriesDeadLettered,
+    /// Bytes of files received.
+    DownloadBytes,
+    /// Attempts at a download that failed and are made again.
+    DownloadsRetried,
+    /// Files of the manifest that are done.
+    FilesDone,
+    /// Files of the manifest that failed.
+    FilesFailed,
+    /// Files that wait to be pre-processed, at this moment.
+    DownloadedQueue,
+    /// Files that wait to be processed, at this moment.
+    PreProcessedQueue,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 17] = [
+    pub const ALL: [Metric; 23] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -68,6 +80,12 @@ impl Metric {
         Self::ChunksReshipped,
         Self::ChunksTakenOver,
         Self::EntriesDeadLettered,
+        Self::DownloadBytes,
+        Self::DownloadsRetried,
+        Self::FilesDone,
+        Self::FilesFailed,
+        Self::DownloadedQueue,
+        Self::PreProcessedQueue,
     ];
 
     /// Name as `/metrics` shows it.
@@ -90,12 +108,23 @@ impl Metric {
             Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
             Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
             Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
+            Self::DownloadBytes => "pipeline_download_bytes_total",
+            Self::DownloadsRetried => "pipeline_downloads_retried_total",
+            Self::FilesDone => "pipeline_files_done_total",
+            Self::FilesFailed => "pipeline_files_failed_total",
+            Self::DownloadedQueue => "pipeline_downloaded_queue",
+            Self::PreProcessedQueue => "pipeline_pre_processed_queue",
         }
     }
 
     /// Adds to the counter.
     pub fn add(self, count: u64) {
         COUNTERS[self as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Takes back what was added: for what is counted as it is at the moment.
+    pub fn subtract(self, count: u64) {
+        COUNTERS[self as usize].fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Its present value.
