@@ -15,6 +15,7 @@
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`task`] | named jobs, submitted as rows, run by workers |
+//! | [`download`] | files of a manifest of URLs, whole or an error |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`cost`] | measured figures times list prices; pure |
 //! | [`bench`] | measures all of it in processes of its own, beside the old design |
@@ -26,6 +27,7 @@ pub mod client;
 pub mod config;
 pub mod cost;
 pub mod decode;
+pub mod download;
 pub mod generate;
 pub mod lake;
 pub mod ledger;

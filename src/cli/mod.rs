@@ -25,6 +25,7 @@ mod completions;
 mod cost;
 mod doctor;
 mod export;
+mod fetch;
 mod generate;
 mod input;
 mod metrics;
@@ -114,6 +115,7 @@ enum Command {
     /// Look into the archive, or write the original files back
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
+    Fetch(fetch::FetchArgs),
     Bench(bench::BenchArgs),
     Cost(cost::CostArgs),
     /// List, show, make and check log types
@@ -188,7 +190,10 @@ fn try_main() -> anyhow::Result<Exit> {
     let log = LogOptions {
         format: global.log_format,
         file: global.log_file.clone(),
-        verbosity: global.verbose,
+        verbosity: match &command {
+            Command::Fetch(args) if args.debug => global.verbose.max(2),
+            _ => global.verbose,
+        },
         quiet: global.quiet,
     };
     let _log = telemetry::init(&log).map_err(|error| {
@@ -211,6 +216,7 @@ fn try_main() -> anyhow::Result<Exit> {
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
+            Command::Fetch(args) => fetch::run(args, &global).await,
             Command::Bench(args) => bench::run(args, &global).await,
             Command::Cost(args) => cost::run(&args, &global),
             Command::Types(command) => types::run(command, &global),
@@ -260,7 +266,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
     }
-    if let Some(code) = task::exit_code(error).or_else(|| task::state_exit_code(error)) {
+    if let Some(code) =
+        task::exit_code(error).or_else(|| task::state_exit_code(error)).or_else(|| fetch::exit_code(error))
+    {
         return code;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {

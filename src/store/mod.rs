@@ -4,6 +4,7 @@
 //! own with a trait that both implement, held to one suite of tests. Invariant: what a call returned is on disk.
 //! Deliberately absent: rows of logs, and a second writer's view of SQLite: one thread owns its connection.
 mod error;
+mod fetches;
 mod postgres;
 mod sqlite;
 mod statement;
@@ -13,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use self::error::StoreError;
+pub use self::fetches::{FetchRecord, Fetches};
 pub use self::postgres::PostgresStore;
 pub use self::sqlite::SqliteStore;
 pub use self::statement::{Row, Statement, Value};
@@ -33,11 +35,18 @@ struct Migration {
 }
 
 /// All of them, in the order they are run.
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_tasks",
-    sqlite: include_str!("../../sql/store/0001_tasks.sqlite.sql"),
-    postgres: include_str!("../../sql/store/0001_tasks.postgres.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "0001_tasks",
+        sqlite: include_str!("../../sql/store/0001_tasks.sqlite.sql"),
+        postgres: include_str!("../../sql/store/0001_tasks.postgres.sql"),
+    },
+    Migration {
+        name: "0001_fetches",
+        sqlite: include_str!("../../sql/store/0001_fetches.sqlite.sql"),
+        postgres: include_str!("../../sql/store/0001_fetches.postgres.sql"),
+    },
+];
 
 /// A place for state, not yet opened. `Display` shows no password.
 #[derive(Debug, Clone)]

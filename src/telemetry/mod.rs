@@ -84,11 +84,23 @@ pub enum Metric {
     OldestInFlight,
     /// Tasks that this worker runs, now.
     TasksRunning,
+    /// Bytes of files received.
+    DownloadBytes,
+    /// Attempts at a download that failed and are made again.
+    DownloadsRetried,
+    /// Files of the manifest that are done.
+    FilesDone,
+    /// Files of the manifest that failed.
+    FilesFailed,
+    /// Files that wait to be pre-processed, at this moment.
+    DownloadedQueue,
+    /// Files that wait to be processed, at this moment.
+    PreProcessedQueue,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 34] = [
+    pub const ALL: [Metric; 40] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -123,6 +135,12 @@ impl Metric {
         Self::InFlightBytes,
         Self::OldestInFlight,
         Self::TasksRunning,
+        Self::DownloadBytes,
+        Self::DownloadsRetried,
+        Self::FilesDone,
+        Self::FilesFailed,
+        Self::DownloadedQueue,
+        Self::PreProcessedQueue,
     ];
 
     /// Name as `/metrics` shows it.
@@ -162,6 +180,12 @@ impl Metric {
             Self::InFlightBytes => "pipeline_in_flight_bytes",
             Self::OldestInFlight => "pipeline_in_flight_oldest_start_milliseconds",
             Self::TasksRunning => "pipeline_tasks_running",
+            Self::DownloadBytes => "pipeline_download_bytes_total",
+            Self::DownloadsRetried => "pipeline_downloads_retried_total",
+            Self::FilesDone => "pipeline_files_done_total",
+            Self::FilesFailed => "pipeline_files_failed_total",
+            Self::DownloadedQueue => "pipeline_downloaded_queue",
+            Self::PreProcessedQueue => "pipeline_pre_processed_queue",
         }
     }
 
@@ -208,6 +232,12 @@ impl Metric {
                 "When the oldest of them came: milliseconds after the start of this process; 0: there is none"
             }
             Self::TasksRunning => "Tasks that this worker runs, now",
+            Self::DownloadBytes => "Bytes of files received",
+            Self::DownloadsRetried => "Attempts at a download that failed and are made again",
+            Self::FilesDone => "Files of the manifest that are done",
+            Self::FilesFailed => "Files of the manifest that failed",
+            Self::DownloadedQueue => "Files that wait to be pre-processed, now",
+            Self::PreProcessedQueue => "Files that wait to be processed, now",
         }
     }
 
@@ -219,6 +249,11 @@ impl Metric {
     /// Says what it is now, where it is no counter.
     pub fn set(self, value: u64) {
         COUNTERS[self as usize].store(value, Ordering::Relaxed);
+    }
+
+    /// Takes back what was added: for what is counted as it is at the moment.
+    pub fn subtract(self, count: u64) {
+        COUNTERS[self as usize].fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Its present value.

@@ -17,6 +17,7 @@ mod damage;
 mod doctor;
 mod exactly_once;
 mod export;
+mod fetch;
 mod lake_readers;
 mod object_store;
 mod postgres;

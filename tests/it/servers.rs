@@ -4,12 +4,14 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+mod adversary;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 mod s3;
 
+pub(crate) use self::adversary::{Adversary, content, log};
 pub(crate) use self::postgres::{Database, Postgres};
 pub(crate) use self::process::{free_port, is_running, wait_until};
 pub(crate) use self::proxy::Proxy;
