@@ -14,6 +14,7 @@ use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
+use crate::stage::sender::SendError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
@@ -27,6 +28,7 @@ mod doctor;
 mod export;
 mod generate;
 mod input;
+mod load;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
@@ -39,6 +41,7 @@ mod rejects;
 mod repair;
 mod replay;
 mod run;
+mod serve;
 mod storage;
 mod types;
 mod units;
@@ -104,6 +107,9 @@ enum Command {
     #[command(subcommand)]
     Rejects(rejects::RejectsCommand),
     Replay(replay::ReplayArgs),
+    Serve(serve::ServeArgs),
+    #[command(subcommand)]
+    Load(load::LoadCommand),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     /// Look into the archive, or write the original files back
@@ -190,6 +196,8 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
             Command::Replay(args) => replay::run(args, &global).await,
+            Command::Serve(args) => serve::run(args).await,
+            Command::Load(command) => load::run(command, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
@@ -238,8 +246,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
     }
+    if let Some(code) = serve::exit_code(error) {
+        return code;
+    }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;
+    }
+    match error.downcast_ref() {
+        Some(SendError::BadUrl(_)) => return Exit::USAGE,
+        Some(SendError::Unreachable { .. }) => return Exit::SERVICE,
+        None => {}
     }
     match error.downcast_ref() {
         Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,

@@ -4,5 +4,8 @@
 pub mod export;
 pub mod processor;
 pub mod reader;
+pub mod receiver;
 pub mod replay;
+pub mod sender;
+pub mod server;
 pub mod shutdown;

@@ -6,6 +6,7 @@
 mod error;
 mod postgres;
 mod sqlite;
+pub mod windows;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,7 +31,11 @@ struct Migration {
 }
 
 /// All of them, in the order they are run.
-const MIGRATIONS: &[Migration] = &[];
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_windows",
+    sqlite: include_str!("../../sql/store/0001_windows.sqlite.sql"),
+    postgres: include_str!("../../sql/store/0001_windows.postgres.sql"),
+}];
 
 /// A place for state, not yet opened. `Display` shows no password.
 #[derive(Debug, Clone)]

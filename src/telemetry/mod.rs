@@ -46,11 +46,35 @@ pub enum Metric {
     ChunksTakenOver,
     /// Stream entries moved to the dead letters.
     EntriesDeadLettered,
+    /// Events posted to the webhook whose effect is durable.
+    EventsAccepted,
+    /// Events that were posted before, with the same identity.
+    EventsDuplicate,
+    /// Texts posted to the webhook that are no event; kept as rejects.
+    EventsRejected,
+    /// Events that corrected a closed window.
+    EventsLate,
+    /// Events whose window took no more; they are in the table of late events.
+    EventsTooLate,
+    /// Events counted as `other`, for there were too many types.
+    EventsOfOtherType,
+    /// Aggregates of windows that closed.
+    AggregatesClosed,
+    /// Corrections of aggregates of closed windows.
+    AggregatesCorrected,
+    /// Requests to the webhook that were not taken.
+    RequestsRefused,
+    /// Aggregates that sinks confirmed.
+    AggregatesDelivered,
+    /// Aggregates that sinks have yet to confirm, now.
+    AggregatesWaiting,
+    /// Pairs of window and event type in memory, now.
+    WindowGroups,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 17] = [
+    pub const ALL: [Metric; 29] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -68,6 +92,18 @@ impl Metric {
         Self::ChunksReshipped,
         Self::ChunksTakenOver,
         Self::EntriesDeadLettered,
+        Self::EventsAccepted,
+        Self::EventsDuplicate,
+        Self::EventsRejected,
+        Self::EventsLate,
+        Self::EventsTooLate,
+        Self::EventsOfOtherType,
+        Self::AggregatesClosed,
+        Self::AggregatesCorrected,
+        Self::RequestsRefused,
+        Self::AggregatesDelivered,
+        Self::AggregatesWaiting,
+        Self::WindowGroups,
     ];
 
     /// Name as `/metrics` shows it.
@@ -90,6 +126,18 @@ impl Metric {
             Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
             Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
             Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
+            Self::EventsAccepted => "pipeline_events_accepted_total",
+            Self::EventsDuplicate => "pipeline_events_duplicate_total",
+            Self::EventsRejected => "pipeline_events_rejected_total",
+            Self::EventsLate => "pipeline_events_late_total",
+            Self::EventsTooLate => "pipeline_events_too_late_total",
+            Self::EventsOfOtherType => "pipeline_events_of_other_type_total",
+            Self::AggregatesClosed => "pipeline_aggregates_closed_total",
+            Self::AggregatesCorrected => "pipeline_aggregates_corrected_total",
+            Self::RequestsRefused => "pipeline_requests_refused_total",
+            Self::AggregatesDelivered => "pipeline_aggregates_delivered_total",
+            Self::AggregatesWaiting => "pipeline_aggregates_waiting",
+            Self::WindowGroups => "pipeline_window_groups",
         }
     }
 
@@ -98,10 +146,26 @@ impl Metric {
         COUNTERS[self as usize].fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Says what it is now, where it is no counter.
+    pub fn set(self, value: u64) {
+        COUNTERS[self as usize].store(value, Ordering::Relaxed);
+    }
+
     /// Its present value.
     pub fn value(self) -> u64 {
         COUNTERS[self as usize].load(Ordering::Relaxed)
     }
+}
+
+/// All metrics in the text format of Prometheus.
+#[must_use]
+pub fn render_metrics() -> String {
+    let mut text = String::new();
+    for metric in Metric::ALL {
+        let kind = if metric.name().ends_with("_total") { "counter" } else { "gauge" };
+        text += &format!("# TYPE {0} {kind}\n{0} {1}\n", metric.name(), metric.value());
+    }
+    text
 }
 
 static COUNTERS: [AtomicU64; Metric::ALL.len()] = [const { AtomicU64::new(0) }; Metric::ALL.len()];
