@@ -13,6 +13,7 @@
 //! | [`store`] | the program's own state, in SQLite or Postgres |
 //! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
+//! | [`webhook`], [`window`] | events as they are posted, checked; their aggregates in windows by event time |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`task`] | named jobs, submitted as rows, run by workers |
 //! | [`download`] | files of a manifest of URLs, whole or an error |
@@ -43,3 +44,5 @@ pub mod task;
 pub mod telemetry;
 pub mod transport;
 pub mod warehouse;
+pub mod webhook;
+pub mod window;

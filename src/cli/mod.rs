@@ -14,6 +14,7 @@ use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
+use crate::stage::sender::SendError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
@@ -28,6 +29,7 @@ mod export;
 mod fetch;
 mod generate;
 mod input;
+mod load;
 mod metrics;
 mod process;
 mod progress;
@@ -41,6 +43,7 @@ mod rejects;
 mod repair;
 mod replay;
 mod run;
+mod serve;
 mod storage;
 mod task;
 mod types;
@@ -110,6 +113,9 @@ enum Command {
     #[command(subcommand)]
     Rejects(rejects::RejectsCommand),
     Replay(replay::ReplayArgs),
+    Serve(serve::ServeArgs),
+    #[command(subcommand)]
+    Load(load::LoadCommand),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     /// Look into the archive, or write the original files back
@@ -213,6 +219,8 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
             Command::Replay(args) => replay::run(args, &global).await,
+            Command::Serve(args) => serve::run(args).await,
+            Command::Load(command) => load::run(command, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
@@ -266,13 +274,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
     }
-    if let Some(code) =
-        task::exit_code(error).or_else(|| task::state_exit_code(error)).or_else(|| fetch::exit_code(error))
-    {
+    let of_command = [task::exit_code, task::state_exit_code, fetch::exit_code, serve::exit_code];
+    if let Some(code) = of_command.into_iter().find_map(|exit_code| exit_code(error)) {
         return code;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;
+    }
+    match error.downcast_ref() {
+        Some(SendError::BadUrl(_)) => return Exit::USAGE,
+        Some(SendError::Unreachable { .. }) => return Exit::SERVICE,
+        None => {}
     }
     match error.downcast_ref() {
         Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,

@@ -5,5 +5,8 @@ pub mod downloader;
 pub mod export;
 pub mod processor;
 pub mod reader;
+pub mod receiver;
 pub mod replay;
+pub mod sender;
+pub mod server;
 pub mod shutdown;

@@ -9,6 +9,7 @@ mod postgres;
 mod sqlite;
 mod statement;
 pub mod tasks;
+pub mod windows;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -45,6 +46,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "0001_fetches",
         sqlite: include_str!("../../sql/store/0001_fetches.sqlite.sql"),
         postgres: include_str!("../../sql/store/0001_fetches.postgres.sql"),
+    },
+    Migration {
+        name: "0001_windows",
+        sqlite: include_str!("../../sql/store/0001_windows.sqlite.sql"),
+        postgres: include_str!("../../sql/store/0001_windows.postgres.sql"),
     },
 ];
 

@@ -96,11 +96,35 @@ pub enum Metric {
     DownloadedQueue,
     /// Files that wait to be processed, at this moment.
     PreProcessedQueue,
+    /// Events posted to the webhook whose effect is durable.
+    EventsAccepted,
+    /// Events that were posted before, with the same identity.
+    EventsDuplicate,
+    /// Texts posted to the webhook that are no event; kept as rejects.
+    EventsRejected,
+    /// Events that corrected a closed window.
+    EventsLate,
+    /// Events whose window took no more; they are in the table of late events.
+    EventsTooLate,
+    /// Events counted as `other`, for there were too many types.
+    EventsOfOtherType,
+    /// Aggregates of windows that closed.
+    AggregatesClosed,
+    /// Corrections of aggregates of closed windows.
+    AggregatesCorrected,
+    /// Requests to the webhook that were not taken.
+    RequestsRefused,
+    /// Aggregates that sinks confirmed.
+    AggregatesDelivered,
+    /// Aggregates that sinks have yet to confirm, now.
+    AggregatesWaiting,
+    /// Pairs of window and event type in memory, now.
+    WindowGroups,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 40] = [
+    pub const ALL: [Metric; 52] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -141,6 +165,18 @@ impl Metric {
         Self::FilesFailed,
         Self::DownloadedQueue,
         Self::PreProcessedQueue,
+        Self::EventsAccepted,
+        Self::EventsDuplicate,
+        Self::EventsRejected,
+        Self::EventsLate,
+        Self::EventsTooLate,
+        Self::EventsOfOtherType,
+        Self::AggregatesClosed,
+        Self::AggregatesCorrected,
+        Self::RequestsRefused,
+        Self::AggregatesDelivered,
+        Self::AggregatesWaiting,
+        Self::WindowGroups,
     ];
 
     /// Name as `/metrics` shows it.
@@ -186,6 +222,18 @@ impl Metric {
             Self::FilesFailed => "pipeline_files_failed_total",
             Self::DownloadedQueue => "pipeline_downloaded_queue",
             Self::PreProcessedQueue => "pipeline_pre_processed_queue",
+            Self::EventsAccepted => "pipeline_events_accepted_total",
+            Self::EventsDuplicate => "pipeline_events_duplicate_total",
+            Self::EventsRejected => "pipeline_events_rejected_total",
+            Self::EventsLate => "pipeline_events_late_total",
+            Self::EventsTooLate => "pipeline_events_too_late_total",
+            Self::EventsOfOtherType => "pipeline_events_of_other_type_total",
+            Self::AggregatesClosed => "pipeline_aggregates_closed_total",
+            Self::AggregatesCorrected => "pipeline_aggregates_corrected_total",
+            Self::RequestsRefused => "pipeline_requests_refused_total",
+            Self::AggregatesDelivered => "pipeline_aggregates_delivered_total",
+            Self::AggregatesWaiting => "pipeline_aggregates_waiting",
+            Self::WindowGroups => "pipeline_window_groups",
         }
     }
 
@@ -238,6 +286,18 @@ impl Metric {
             Self::FilesFailed => "Files of the manifest that failed",
             Self::DownloadedQueue => "Files that wait to be pre-processed, now",
             Self::PreProcessedQueue => "Files that wait to be processed, now",
+            Self::EventsAccepted => "Events posted to the webhook whose effect is durable",
+            Self::EventsDuplicate => "Events that were posted before, with the same identity",
+            Self::EventsRejected => "Texts posted to the webhook that are no event; kept as rejects",
+            Self::EventsLate => "Events that corrected a closed window",
+            Self::EventsTooLate => "Events whose window took no more; they are in the table of late events",
+            Self::EventsOfOtherType => "Events counted as `other`, for there were too many types",
+            Self::AggregatesClosed => "Aggregates of windows that closed",
+            Self::AggregatesCorrected => "Corrections of aggregates of closed windows",
+            Self::RequestsRefused => "Requests to the webhook that were not taken",
+            Self::AggregatesDelivered => "Aggregates that sinks confirmed",
+            Self::AggregatesWaiting => "Aggregates that sinks have yet to confirm, now",
+            Self::WindowGroups => "Pairs of window and event type in memory, now",
         }
     }
 

@@ -27,6 +27,7 @@ mod redis_transport;
 mod restore;
 mod run;
 mod schema;
+mod serve;
 mod servers;
 mod services;
 mod support;
