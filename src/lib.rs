@@ -15,6 +15,7 @@
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`task`] | named jobs, submitted as rows, run by workers |
+//! | [`page`] | what people look at: a page that asks all of the above |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`cost`] | measured figures times list prices; pure |
 //! | [`bench`] | measures all of it in processes of its own, beside the old design |
@@ -31,6 +32,8 @@ pub mod lake;
 pub mod ledger;
 pub mod log_type;
 pub mod model;
+#[cfg(feature = "query")]
+pub mod page;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod sink;

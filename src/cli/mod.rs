@@ -28,6 +28,8 @@ mod export;
 mod generate;
 mod input;
 mod metrics;
+#[cfg(feature = "query")]
+mod page;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
@@ -40,6 +42,8 @@ mod rejects;
 mod repair;
 mod replay;
 mod run;
+#[cfg(feature = "query")]
+mod serve;
 mod storage;
 mod task;
 mod types;
@@ -109,6 +113,8 @@ enum Command {
     #[command(subcommand)]
     Rejects(rejects::RejectsCommand),
     Replay(replay::ReplayArgs),
+    #[cfg(feature = "query")]
+    Serve(serve::ServeArgs),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     /// Look into the archive, or write the original files back
@@ -208,6 +214,8 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
             Command::Replay(args) => replay::run(args, &global).await,
+            #[cfg(feature = "query")]
+            Command::Serve(args) => serve::run(args, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,

@@ -18,7 +18,10 @@ mod doctor;
 mod exactly_once;
 mod export;
 mod lake_readers;
+mod metrics;
 mod object_store;
+#[cfg(feature = "query")]
+mod page;
 mod postgres;
 mod query;
 mod query_places;
