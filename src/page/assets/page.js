@@ -69,7 +69,7 @@ function showOverview(overview) {
   }));
   const facts = [
     ["Archive", bytes(overview.archive.bytes)],
-    ["Storage per day", overview.usd_per_day === null ? "?" : overview.usd_per_day.toLocaleString("en", { style: "currency", currency: "USD", maximumSignificantDigits: 2 })],
+    ["Storage per day", overview.usd_per_day === null ? "?" : overview.usd_per_day < 0.01 ? "under $0.01" : overview.usd_per_day.toLocaleString("en", { style: "currency", currency: "USD" })],
     ["Queue", bytes(sum(overview, "pipeline_queue_bytes"))],
     ["Chunks queued", number(sum(overview, "pipeline_queue_chunks"))],
     ["Oldest queued", number(largest("pipeline_queue_oldest_milliseconds") / 1000) + " s"],
@@ -78,7 +78,7 @@ function showOverview(overview) {
     ["Tasks running", number(overview.tasks.running)],
   ];
   $("facts").replaceChildren(...facts.map(([name, value]) => node("div", {}, node("dt", {}, name), node("dd", {}, value))));
-  table($("stages"), "Since the processes began: " + overview.processes.map((process) => process.name + (process.error ? " (" + process.error + ")" : "")).join(", "),
+  table($("stages"), "Since these processes began (--metrics-from adds others): " + overview.processes.map((process) => process.name + (process.error ? " (" + process.error + ")" : "")).join(", "),
     [{ title: "stage", of: (row) => row[0] }, { title: "total", number: true, of: (row) => (row[2] === "bytes" ? bytes(sum(overview, row[1])) : number(sum(overview, row[1]))) },
       { title: "now", number: true, of: (row) => (before ? rate(sum(overview, row[1]), sum(before, row[1])) : "…") }], STAGES, "");
   const was = Object.fromEntries(before ? before.archive.tables.map((row) => [row.name, row.rows]) : []);
