@@ -13,8 +13,10 @@
 //! | [`store`] | the program's own state, in SQLite or Postgres |
 //! | [`warehouse`] | the Postgres side: schema, leaves, indexes |
 //! | [`log_type`] | the declared kinds of line, compiled from one TOML file each |
+//! | [`webhook`], [`window`] | events as they are posted, checked; their aggregates in windows by event time |
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`task`] | named jobs, submitted as rows, run by workers |
+//! | [`download`] | files of a manifest of URLs, whole or an error |
 //! | [`page`] | what people look at: a page that asks all of the above |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`cost`] | measured figures times list prices; pure |
@@ -27,6 +29,7 @@ pub mod client;
 pub mod config;
 pub mod cost;
 pub mod decode;
+pub mod download;
 pub mod generate;
 pub mod lake;
 pub mod ledger;
@@ -44,3 +47,5 @@ pub mod task;
 pub mod telemetry;
 pub mod transport;
 pub mod warehouse;
+pub mod webhook;
+pub mod window;

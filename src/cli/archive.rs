@@ -11,7 +11,7 @@ use serde_json::json;
 use super::columns::aligned;
 use super::export::ExportArgs;
 use super::units::{bytes_text, parse_time, with_commas};
-use super::{Exit, Global};
+use super::{Exit, Global, UsageError};
 use crate::archive::{ArchiveError, LineFilter, restore};
 use crate::lake::{Archive, TableSnapshot};
 use crate::model::Source;
@@ -83,7 +83,9 @@ pub(super) struct RestoreArgs {
 impl RestoreArgs {
     fn filter(&self) -> anyhow::Result<LineFilter> {
         if let (Some(from), Some(to)) = (self.from, self.to) {
-            ensure!(from < to, "--from {from} is not before --to {to}");
+            if from >= to {
+                return Err(UsageError(format!("--from {from} is not before --to {to}")).into());
+            }
         }
         let micros = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp_micros());
         let times = (self.from.is_some() || self.to.is_some())
@@ -199,7 +201,8 @@ async fn write_back(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exit>
     if let Some(unknown) = args.types.iter().find(|name| !tables.iter().any(|table| table.name == **name)) {
         let names: Vec<_> =
             tables.iter().map(|table| table.name.as_str()).filter(|n| *n != "chunks").collect();
-        bail!("the archive holds no type {unknown}; it holds {}", names.join(", "));
+        let names = names.join(", ");
+        return Err(UsageError(format!("the archive holds no type {unknown}; it holds {names}")).into());
     }
     let wanted_source = |source: &Source| is_wanted(Path::new(&source.path));
     let restored = restore(&archive, &args.out, args.force, &filter, wanted_source).await;

@@ -67,6 +67,11 @@ pub(super) async fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<Ex
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
     let types = global.log_types()?;
+    // a schema that nobody loaded is not made by looking for something to export
+    let found = Warehouse::open(config.clone(), &args.schema).await?;
+    if plan(&found, options).await.map_err(cause)?.is_empty() && found.tables().await?.len() <= 2 {
+        return print_summary(&ExportSummary::default(), args, global);
+    }
     let warehouse = Warehouse::try_new(config, &args.schema, &types).await?;
     let mut writer = ArchiveWriter::try_new(&args.archive).await?;
     let summary = export(&warehouse, &mut writer, options, &shutdown).await.map_err(cause)?;
@@ -87,16 +92,30 @@ pub(super) async fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<Ex
     for (day, reason) in kept.clone() {
         super::print_error(&format!("{} of {} stays: {reason}", day.leaf.log_type, day_text(day.leaf.day)))?;
     }
-    match args.output {
-        ListFormat::Json => writeln!(io::stdout(), "{}", to_json(&summary))?,
-        _ if global.quiet => {}
-        _ => print_text(&summary, &args.archive)?,
+    for (table, rows) in &summary.unsettled {
+        super::print_error(&format!(
+            "{} rows in {table} stay: their days have no table of their own, because theirs is in use or its name \
+             taken; run again",
+            with_commas(*rows)
+        ))?;
     }
+    print_summary(&summary, args, global)?;
     Ok(match shutdown.exit_code() {
         Some(code) => Exit::Code(code),
-        None if kept.count() > 0 || !summary.damaged.is_empty() => Exit::SOME_FAILED,
+        None if kept.count() > 0 || !summary.damaged.is_empty() || !summary.unsettled.is_empty() => {
+            Exit::SOME_FAILED
+        }
         None => Exit::DONE,
     })
+}
+
+fn print_summary(summary: &ExportSummary, args: &ExportArgs, global: &Global) -> anyhow::Result<Exit> {
+    match args.output {
+        ListFormat::Json => writeln!(io::stdout(), "{}", to_json(summary))?,
+        _ if global.quiet => {}
+        _ => print_text(summary, &args.archive)?,
+    }
+    Ok(Exit::DONE)
 }
 
 /// The error itself decides the exit code.
@@ -179,6 +198,7 @@ fn to_json(summary: &ExportSummary) -> serde_json::Value {
         "proven_chunks": summary.proven_chunks,
         "stored_bytes": summary.stored_bytes,
         "damaged": summary.damaged.len(),
+        "unsettled_rows": summary.unsettled.iter().map(|(_, rows)| rows).sum::<u64>(),
         "interrupted": summary.interrupted,
     })
 }

@@ -14,6 +14,7 @@ use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
+use crate::stage::sender::SendError;
 use crate::telemetry::{self, LogFormat, LogOptions};
 use crate::transport::TransportError;
 use crate::warehouse::WarehouseError;
@@ -25,8 +26,10 @@ mod completions;
 mod cost;
 mod doctor;
 mod export;
+mod fetch;
 mod generate;
 mod input;
+mod load;
 mod metrics;
 #[cfg(feature = "query")]
 mod page;
@@ -42,7 +45,6 @@ mod rejects;
 mod repair;
 mod replay;
 mod run;
-#[cfg(feature = "query")]
 mod serve;
 mod storage;
 mod task;
@@ -113,13 +115,15 @@ enum Command {
     #[command(subcommand)]
     Rejects(rejects::RejectsCommand),
     Replay(replay::ReplayArgs),
-    #[cfg(feature = "query")]
     Serve(serve::ServeArgs),
+    #[command(subcommand)]
+    Load(load::LoadCommand),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     /// Look into the archive, or write the original files back
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
+    Fetch(fetch::FetchArgs),
     Bench(bench::BenchArgs),
     Cost(cost::CostArgs),
     /// List, show, make and check log types
@@ -194,7 +198,10 @@ fn try_main() -> anyhow::Result<Exit> {
     let log = LogOptions {
         format: global.log_format,
         file: global.log_file.clone(),
-        verbosity: global.verbose,
+        verbosity: match &command {
+            Command::Fetch(args) if args.debug => global.verbose.max(2),
+            _ => global.verbose,
+        },
         quiet: global.quiet,
     };
     let _log = telemetry::init(&log).map_err(|error| {
@@ -214,11 +221,12 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
             Command::Replay(args) => replay::run(args, &global).await,
-            #[cfg(feature = "query")]
             Command::Serve(args) => serve::run(args, &global).await,
+            Command::Load(command) => load::run(command, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
             Command::Archive(command) => archive::run(command, &global).await,
+            Command::Fetch(args) => fetch::run(args, &global).await,
             Command::Bench(args) => bench::run(args, &global).await,
             Command::Cost(args) => cost::run(&args, &global),
             Command::Types(command) => types::run(command, &global),
@@ -268,11 +276,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return Exit::USAGE;
     }
-    if let Some(code) = task::exit_code(error).or_else(|| task::state_exit_code(error)) {
+    let of_command = [task::exit_code, task::state_exit_code, fetch::exit_code, serve::exit_code];
+    if let Some(code) = of_command.into_iter().find_map(|exit_code| exit_code(error)) {
         return code;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;
+    }
+    match error.downcast_ref() {
+        Some(SendError::BadUrl(_)) => return Exit::USAGE,
+        Some(SendError::Unreachable { .. }) => return Exit::SERVICE,
+        None => {}
     }
     match error.downcast_ref() {
         Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 
 use super::archive::unwrapped;
-use super::{DEFAULT_ARCHIVE, Exit, Global, prompt};
+use super::{DEFAULT_ARCHIVE, Exit, Global, UsageError, prompt};
 use crate::query::{OutputFormat, Places, Query, QueryError, ResultPrinter, Session};
 
 /// Bytes of a result that are handed to standard output at once.
@@ -69,12 +69,14 @@ impl QueryArgs {
 pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit> {
     let text = args.text()?;
     if args.explain && !matches!(args.output, OutputFormat::Table | OutputFormat::Json) {
-        bail!("--explain prints text or JSON; leave --output away, or give --output json");
+        let reason = "--explain prints text or JSON; leave --output away, or give --output json";
+        return Err(UsageError(reason.to_owned()).into());
     }
     let places = Places::open(&args.from, &args.schema, &global.log_types()?).await.map_err(raised)?;
     let session = Session::new(places).map_err(raised)?;
     if args.output == OutputFormat::Parquet && io::stdout().is_terminal() {
-        bail!("--output parquet is not for a terminal; redirect it to a file with `> FILE`");
+        let reason = "--output parquet is not for a terminal; redirect it to a file with `> FILE`";
+        return Err(UsageError(reason.to_owned()).into());
     }
     let out = Printer {
         session: Arc::new(session),
@@ -85,7 +87,9 @@ pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit
     let Some(text) = text else { return prompt::run(out).await };
     let queries = out.session.statements(&text).map_err(raised)?;
     if args.output == OutputFormat::Parquet && queries.len() > 1 {
-        bail!("--output parquet takes one statement, there are {}; run them one by one", queries.len());
+        let count = queries.len();
+        let reason = format!("--output parquet takes one statement, there are {count}; run them one by one");
+        return Err(UsageError(reason).into());
     }
     for query in &queries {
         if !out.print(query).await? {

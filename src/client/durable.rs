@@ -6,23 +6,28 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result, UploadPart,
 };
 
 /// Name prefix of an object that is being written. One that is left behind by a dead process is garbage.
 pub const STAGED_PREFIX: &str = "_staged_";
+
+/// Reads of up to this size are done by the thread that asks.
+const READ_AT_ONCE_BYTES: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -48,6 +53,14 @@ impl DurableStore {
         Ok(self.inner.get_or_init(|| inner))
     }
 
+    /// The file of an object, if so few bytes are wanted of it that they are read here and now: a hand-over to a
+    /// thread that may block costs more than they do. What cannot be read so is for `LocalFileSystem` to name.
+    fn open_for(&self, location: &Path, len_bytes: u64) -> Option<File> {
+        let path =
+            (len_bytes <= READ_AT_ONCE_BYTES).then(|| self.inner().ok())??.path_to_filesystem(location);
+        File::open(path.ok()?).ok()
+    }
+
     async fn put(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
         let path = self.root.join(location.as_ref());
         let exclusive = match mode {
@@ -66,6 +79,21 @@ impl DurableStore {
         .await??;
         Ok(PutResult { e_tag: None, version: None })
     }
+}
+
+/// No condition on the object and no other version of it.
+fn is_only_range(options: &GetOptions) -> bool {
+    !options.head
+        && options.version.is_none()
+        && (&options.if_match, &options.if_none_match) == (&None, &None)
+        && (options.if_modified_since, options.if_unmodified_since) == (None, None)
+}
+
+/// The bytes of a range that lies within the file.
+fn read_at(file: &File, range: &Range<u64>) -> Option<Bytes> {
+    let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
+    file.read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes.into())
 }
 
 fn put_durably(path: &FsPath, payload: &PutPayload, exclusive: bool) -> io::Result<()> {
@@ -137,7 +165,36 @@ impl ObjectStore for DurableStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(GetRange::Bounded(range)) = &options.range
+            && is_only_range(&options)
+            && let Some(file) = self.open_for(location, range.end - range.start)
+            && let Some(bytes) = read_at(&file, range)
+            && let Ok(metadata) = file.metadata()
+            && let Ok(modified) = metadata.modified()
+        {
+            return Ok(GetResult {
+                range: range.clone(),
+                payload: GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed()),
+                meta: ObjectMeta {
+                    location: location.clone(),
+                    last_modified: modified.into(),
+                    size: metadata.len(),
+                    e_tag: None,
+                    version: None,
+                },
+                attributes: Attributes::default(),
+            });
+        }
         self.inner()?.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        if let Some(file) = self.open_for(location, ranges.iter().map(|range| range.end - range.start).sum())
+            && let Some(read) = ranges.iter().map(|range| read_at(&file, range)).collect()
+        {
+            return Ok(read);
+        }
+        self.inner()?.get_ranges(location, ranges).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -274,6 +331,26 @@ mod tests {
         assert_eq!(bytes, vec![winner as u8; 1000]);
         let names: Vec<_> = store.list(None).try_collect().await.unwrap();
         assert_eq!(names.len(), 1, "nothing staged is left: {names:?}");
+    }
+
+    #[tokio::test]
+    async fn ranges_are_the_objects_bytes_and_what_is_behind_its_end_is_judged_as_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::new(folder.path().to_owned());
+        let (name, absent) = (Path::from("a/numbers"), Path::from("a/absent"));
+        let content: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+        ObjectStoreExt::put(&store, &name, content.clone().into()).await.unwrap();
+        for range in [0..4, 250..260, 0..2 << 20, (3 << 20) - 1..3 << 20] {
+            let wanted = &content[range.start as usize..range.end as usize];
+            assert_eq!(store.get_range(&name, range.clone()).await.unwrap(), wanted);
+            assert_eq!(store.get_ranges(&name, &[range.clone(), 7..9]).await.unwrap(), [wanted, &[7, 8]]);
+        }
+        let at_end = GetOptions::new().with_range(Some((3 << 20) - 2..(3 << 20) + 2));
+        let short = store.get_opts(&name, at_end).await.unwrap();
+        assert_eq!((short.meta.size, short.bytes().await.unwrap().len()), (3 << 20, 2));
+        assert!(store.get_range(&name, 4 << 20..5 << 20).await.is_err());
+        assert!(matches!(store.get_range(&absent, 0..4).await, Err(Error::NotFound { .. })));
+        assert!(matches!(store.get_ranges(&absent, &[0..4]).await, Err(Error::NotFound { .. })));
     }
 
     #[tokio::test]

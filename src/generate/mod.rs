@@ -4,6 +4,7 @@
 //! stream of random numbers read in line order); how a run is cut into files does not change its lines;
 //! memory does not depend on their number; a file under its final name is whole.
 //! Deliberately absent: any log type. What lines look like is said by the type files alone.
+pub mod events;
 mod files;
 mod line;
 mod random;

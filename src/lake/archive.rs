@@ -172,12 +172,20 @@ impl Archive {
 
     /// The tables, and the ledger of exactly what they hold.
     pub async fn moment(&self) -> Result<Moment, LakeError> {
+        let mut before = None;
         loop {
             let chunks = self.chunks_state().await?;
             let (version, records) = (chunks.version, self.records_of(&chunks).await?);
             // a table that was read after another group had been applied to it holds more than the ledger says
             if let (tables, true) = self.tables_of(chunks).await? {
                 return Ok(Moment { version, tables, records });
+            }
+            // groups are in the ledger before they are applied, so it has grown, or something was taken from it
+            if before.replace(version) == Some(version) {
+                let reason = format!(
+                    "it ends at version {version}, and a table has later groups; run `pipeline verify`"
+                );
+                return Err(LakeError::corrupt("chunks", reason));
             }
         }
     }

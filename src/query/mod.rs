@@ -13,6 +13,7 @@ mod logs;
 mod output;
 mod places;
 mod postgres;
+mod precount;
 mod raw;
 mod render;
 mod report;

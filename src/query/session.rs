@@ -28,6 +28,7 @@ use tokio::sync::Mutex;
 
 use super::json::JsonPlanner;
 use super::places::Places;
+use super::precount::Precount;
 use super::report::{Explained, Notes};
 use super::table::LakeTable;
 use super::{LogsBranch, QueryError, date_trunc, exact_time, ip, logs};
@@ -190,6 +191,7 @@ fn context() -> Result<SessionContext, QueryError> {
     let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
+        .with_physical_optimizer_rule(Arc::new(Precount))
         .build();
     // EXTRACT(..), SUBSTRING(.. FROM ..) and POSITION(.. IN ..): their functions are built in, their
     // syntax hangs on features of the umbrella crate that would compile much more.

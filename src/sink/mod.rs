@@ -10,6 +10,7 @@ use crate::warehouse::WarehouseError;
 
 mod archive;
 mod postgres;
+pub mod window;
 
 pub use archive::ArchiveSink;
 pub use postgres::{GroupLimits, PostgresSink};

@@ -24,6 +24,8 @@ use super::file::read_head;
 use super::{Encoding, SourceError};
 use crate::model::{KnownSource, Ledger, RawChunk, Source};
 
+mod named;
+
 /// Device and inode: what two names of one file share.
 pub type Place = (u64, u64);
 
@@ -123,16 +125,7 @@ impl Catalogue {
         let failed = |error| SourceError::io("read", &path.display().to_string(), error);
         let stat = Stat::of(&file.metadata().map_err(failed)?);
         let (encoding, head) = read_head(path, file)?;
-        let matches = |id: &u64| {
-            let known = &self.sources[id];
-            let head_len = known.source.head_len_bytes as usize;
-            head.len() >= head_len
-                && Source::hash_head(&head[..head_len]) == known.source.head_hash
-                && match encoding {
-                    Encoding::Plain => still_holds(file, stat.size_bytes, known),
-                    Encoding::Gzip | Encoding::Zstd => still_decodes_to(path, known),
-                }
-        };
+        let matches = |id: &u64| holds(path, file, stat, encoding, &head, &self.sources[id]);
         let candidates = |ids: Option<&Vec<u64>>| {
             let mut ids = ids.cloned().unwrap_or_default();
             ids.sort_unstable_by_key(|id| std::cmp::Reverse(self.sources[id].source.generation));
@@ -319,6 +312,17 @@ impl Catalogue {
         }
         self.sources.insert(source.id, known);
     }
+}
+
+/// Whether a file has a known source's content.
+fn holds(path: &Path, file: &File, stat: Stat, encoding: Encoding, head: &[u8], known: &KnownSource) -> bool {
+    let head_len = known.source.head_len_bytes as usize;
+    head.len() >= head_len
+        && Source::hash_head(&head[..head_len]) == known.source.head_hash
+        && match encoding {
+            Encoding::Plain => still_holds(file, stat.size_bytes, known),
+            Encoding::Gzip | Encoding::Zstd => still_decodes_to(path, known),
+        }
 }
 
 /// Whether a compressed file still has the newest committed chunk, at its place: a damaged file that was

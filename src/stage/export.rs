@@ -4,6 +4,8 @@
 //! Whole chunks are exported, rejects and blanks with them, as if a processor had just decoded them. So the
 //! archive's ledger decides who owns a row: what it holds is read from there. Killed at any moment, rows are in
 //! Postgres, or in both places; the next run continues. Deliberately absent: rows whose day has no leaf.
+mod agreement;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use thiserror::Error;
 
+use self::agreement::disagreement;
 use super::replay::raw_chunk;
 use super::shutdown::Shutdown;
 use crate::archive::{ArchiveError, Holdings, OfArchive, StoredChunk, each_chunk, read_chunks};
@@ -77,6 +80,8 @@ pub struct ExportSummary {
     pub stored_bytes: u64,
     /// Chunks whose stored bytes are not those that were read: in Postgres (false) or in the archive (true).
     pub damaged: Vec<(Arc<Source>, ByteRange, bool)>,
+    /// Tables whose days before the first that stays have rows without a leaf, which are not exported, and how many.
+    pub unsettled: Vec<(String, u64)>,
     /// A request to stop came before the end.
     pub interrupted: bool,
 }
@@ -114,18 +119,20 @@ pub async fn export(
     shutdown: &Shutdown,
 ) -> Result<ExportSummary, ExportError> {
     let mut days: BTreeMap<i32, Vec<DayLeaf>> = BTreeMap::new();
+    let unsettled = warehouse.settle_days_before(options.before).await?;
     for leaf in plan(warehouse, options).await? {
         days.entry(leaf.day).or_default().push(leaf);
     }
+    let summary = ExportSummary { unsettled, ..ExportSummary::default() };
     let mut export =
-        Export { warehouse, writer, options, proven: HashSet::new(), summary: ExportSummary::default() };
+        Export { warehouse, writer, options, proven: HashSet::new(), busy: HashSet::new(), summary };
     let days: Vec<_> = days.into_iter().collect();
     for some in days.chunks(DAYS_AT_ONCE) {
+        export.days(some, shutdown).await?;
         if shutdown.is_requested() {
             export.summary.interrupted = true;
             break;
         }
-        export.days(some).await?;
     }
     Ok(export.summary)
 }
@@ -136,13 +143,18 @@ struct Export<'a> {
     options: ExportOptions,
     /// Ranges of the archive that were proven: chunks reach over midnight.
     proven: HashSet<ByteRange>,
+    /// Log types whose table somebody uses: whoever waits for it holds up everybody behind.
+    busy: HashSet<String>,
     summary: ExportSummary,
 }
 
 impl Export<'_> {
-    async fn days(&mut self, days: &[(i32, Vec<DayLeaf>)]) -> Result<(), ExportError> {
+    async fn days(&mut self, days: &[(i32, Vec<DayLeaf>)], shutdown: &Shutdown) -> Result<(), ExportError> {
         let mut of_days = Vec::new();
         for (day, _) in days {
+            if shutdown.is_requested() {
+                return Ok(());
+            }
             let records = self.warehouse.records_of_day(*day).await?;
             self.write_all(&records).await?;
             of_days.push(records);
@@ -154,12 +166,16 @@ impl Export<'_> {
         for ((_, leaves), records) in days.iter().zip(of_days) {
             let lacking = self.prove(&records, &archived).await?;
             for leaf in leaves {
+                if shutdown.is_requested() {
+                    return Ok(());
+                }
                 let outcome = match &lacking {
-                    Some(reason) => Outcome::Kept(reason.clone()),
+                    Some(reason) => Some(Outcome::Kept(reason.clone())),
                     None => self.drop(leaf, &records).await?,
                 };
                 let chunks = records.len() as u64;
-                self.summary.days.push(ExportedDay { leaf: leaf.clone(), chunks, outcome });
+                let day = outcome.map(|outcome| ExportedDay { leaf: leaf.clone(), chunks, outcome });
+                self.summary.days.extend(day);
             }
         }
         Ok(())
@@ -203,7 +219,11 @@ impl Export<'_> {
                 let decoded = match is_whole(record, parts) {
                     true => vec![as_decoded(chunk)?],
                     // somebody archived the same bytes, cut differently
-                    false => self.decode_parts(&chunk, parts).await?,
+                    false => match self.decode_parts(&chunk, parts).await? {
+                        Some(decoded) => decoded,
+                        // the archive goes on lacking them, so their days stay
+                        None => continue,
+                    },
                 };
                 for batch in decoded {
                     self.summary.written_chunks += 1;
@@ -219,21 +239,34 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// The parts of a chunk that the archive lacks, decoded with the types that it was decoded with.
+    /// The parts of a chunk that the archive lacks, decoded with the types that it was decoded with, in the order in
+    /// which types are tried; `None` if that gives other rows than are stored.
     async fn decode_parts(
         &self,
         chunk: &StoredChunk<'_>,
         parts: &[(u64, u64)],
-    ) -> Result<Vec<DecodedBatch>, ExportError> {
+    ) -> Result<Option<Vec<DecodedBatch>>, ExportError> {
+        let declared: Vec<&str> = self.warehouse.types().iter().map(|log_type| log_type.name()).collect();
+        let mut of_chunk: Vec<_> = chunk.record.types.iter().collect();
+        of_chunk.sort_by_key(|(name, _)| declared.iter().position(|of| of == name).unwrap_or(declared.len()));
         let mut types = Vec::new();
-        for of_type in chunk.record.types.values() {
+        for (_, of_type) in of_chunk {
             let text = Holdings::type_text(self.warehouse, &of_type.hash).await?;
             types.push(Arc::new(LogType::try_new(&format!("{} as it was kept", of_type.hash), &text)?));
         }
         let mut decoder = Decoder::new(&LogTypes::new(types));
         let whole = raw_chunk(chunk.record, &chunk.bytes);
+        if lines_by_type(&decoder.decode(&whole).types) != lines_by_type(&chunk.types) {
+            tracing::warn!(
+                "bytes {} to {} of {} are decoded otherwise now; give the --log-types that they were read with",
+                chunk.record.range.first_byte,
+                chunk.record.range.end_byte,
+                chunk.record.source.path
+            );
+            return Ok(None);
+        }
         let parts = parts.iter().flat_map(|(first, end)| whole.part(*first, *end));
-        Ok(parts.map(|part| decoder.decode(&part)).collect())
+        Ok(Some(parts.map(|part| decoder.decode(&part)).collect()))
     }
 
     /// Reads these chunks back from the archive; says why not if it does not give their bytes back.
@@ -259,6 +292,9 @@ impl Export<'_> {
                     record.range.end_byte, record.source.path
                 )));
             }
+            if let Some(reason) = self.disagreement(record, archived).await? {
+                return Ok(Some(reason));
+            }
         }
         let fresh: Vec<&ChunkRecord> = (archived.iter())
             .filter(|held| wanted.contains(&held.range) && !self.proven.contains(&held.range))
@@ -279,19 +315,46 @@ impl Export<'_> {
         Ok((!differing.is_empty()).then(|| "the archive does not give back what was read".to_owned()))
     }
 
-    async fn drop(&self, leaf: &DayLeaf, records: &[ChunkRecord]) -> Result<Outcome, ExportError> {
+    /// Whether the archive decoded the record's bytes as Postgres did; says why not.
+    async fn disagreement(
+        &self,
+        record: &ChunkRecord,
+        archived: &[ChunkRecord],
+    ) -> Result<Option<String>, ExportError> {
+        let own = std::slice::from_ref(record);
+        if overlapping(archived, &record.range).all(|held| held.range == record.range) {
+            return Ok(disagreement(record, own, archived));
+        }
+        let of_source = format!("source_id = {}", record.range.source_id.cast_signed());
+        Ok(disagreement(record, &self.warehouse.records(&of_source).await?, archived))
+    }
+
+    /// What became of a leaf whose rows are archived; nothing if somebody else took it away.
+    async fn drop(
+        &mut self,
+        leaf: &DayLeaf,
+        records: &[ChunkRecord],
+    ) -> Result<Option<Outcome>, ExportError> {
         if self.options.drop_before.is_none_or(|before| leaf.day >= before) {
-            return Ok(Outcome::Archived);
+            return Ok(Some(Outcome::Archived));
         }
         let archive = self.writer.archive().url().to_string();
-        Ok(match self.warehouse.remove_leaf(leaf, records, &archive).await? {
+        let removal = match self.busy.contains(&leaf.log_type) {
+            true => Removal::Busy,
+            false => self.warehouse.remove_leaf(leaf, records, &archive).await?,
+        };
+        Ok(Some(match removal {
             Removal::Removed(rows) => Outcome::Dropped { rows },
-            Removal::Busy => Outcome::Kept("it is in use; run again".to_owned()),
+            Removal::Busy => {
+                self.busy.insert(leaf.log_type.clone());
+                Outcome::Kept("its table is in use; run again".to_owned())
+            }
+            Removal::Gone => return Ok(None),
             Removal::Changed => Outcome::Kept("rows came to it meanwhile; run again".to_owned()),
             Removal::Unaccounted(chunk) => Outcome::Kept(format!(
                 "it holds rows of chunk {chunk} that the ledger does not account for; run `pipeline verify --count`"
             )),
-        })
+        }))
     }
 
     fn damaged(&mut self, record: &ChunkRecord, in_archive: bool) {
@@ -307,6 +370,13 @@ fn overlapping<'a>(sorted: &'a [ChunkRecord], range: &ByteRange) -> impl Iterato
     };
     let first = sorted.partition_point(is_before);
     sorted[first..].iter().take_while(move |record| record.range.overlaps(&range))
+}
+
+/// The line numbers of each type's rows.
+fn lines_by_type(types: &[TypeBatch]) -> BTreeMap<&str, Vec<i32>> {
+    let lines = |rows: &RecordBatch| rows["line"].as_primitive::<Int32Type>().values().to_vec();
+    let rows = types.iter().filter(|of_type| of_type.batch.num_rows() > 0);
+    rows.map(|of_type| (of_type.table.name.as_str(), lines(&of_type.batch))).collect()
 }
 
 /// As the decoder gave it.

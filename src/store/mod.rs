@@ -4,15 +4,18 @@
 //! own with a trait that both implement, held to one suite of tests. Invariant: what a call returned is on disk.
 //! Deliberately absent: rows of logs, and a second writer's view of SQLite: one thread owns its connection.
 mod error;
+mod fetches;
 mod postgres;
 mod sqlite;
 mod statement;
 pub mod tasks;
+pub mod windows;
 
 use std::fmt;
 use std::path::PathBuf;
 
 pub use self::error::StoreError;
+pub use self::fetches::{FetchRecord, Fetches};
 pub use self::postgres::PostgresStore;
 pub use self::sqlite::SqliteStore;
 pub use self::statement::{Row, Statement, Value};
@@ -33,11 +36,23 @@ struct Migration {
 }
 
 /// All of them, in the order they are run.
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_tasks",
-    sqlite: include_str!("../../sql/store/0001_tasks.sqlite.sql"),
-    postgres: include_str!("../../sql/store/0001_tasks.postgres.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "0001_tasks",
+        sqlite: include_str!("../../sql/store/0001_tasks.sqlite.sql"),
+        postgres: include_str!("../../sql/store/0001_tasks.postgres.sql"),
+    },
+    Migration {
+        name: "0001_fetches",
+        sqlite: include_str!("../../sql/store/0001_fetches.sqlite.sql"),
+        postgres: include_str!("../../sql/store/0001_fetches.postgres.sql"),
+    },
+    Migration {
+        name: "0001_windows",
+        sqlite: include_str!("../../sql/store/0001_windows.sqlite.sql"),
+        postgres: include_str!("../../sql/store/0001_windows.postgres.sql"),
+    },
+];
 
 /// A place for state, not yet opened. `Display` shows no password.
 #[derive(Debug, Clone)]
@@ -45,14 +60,14 @@ pub enum DatabaseLocation {
     /// A file.
     Sqlite(PathBuf),
     /// A schema of a Postgres database.
-    Postgres(PgConfig),
+    Postgres(Box<PgConfig>),
 }
 
 impl DatabaseLocation {
     /// Understands `sqlite://PATH` (or a bare path) and `postgres://..`. Errors are of the configuration.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Ok(Self::Postgres(PgConfig::parse(url)?));
+            return Ok(Self::Postgres(Box::new(PgConfig::parse(url)?)));
         }
         let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);
         if path.is_empty() || path.contains("://") {
@@ -87,7 +102,7 @@ impl Database {
         Ok(match location {
             DatabaseLocation::Sqlite(path) => Self::Sqlite(SqliteStore::try_open(path).await?),
             DatabaseLocation::Postgres(config) => {
-                Self::Postgres(PostgresStore::try_open(config.clone(), schema).await?)
+                Self::Postgres(PostgresStore::try_open((**config).clone(), schema).await?)
             }
         })
     }

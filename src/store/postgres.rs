@@ -14,7 +14,7 @@ use crate::client::PgConfig;
 /// An open schema; clones share the connection.
 #[derive(Clone)]
 pub struct PostgresStore {
-    config: PgConfig,
+    config: Arc<PgConfig>,
     schema: String,
     client: Arc<Mutex<Option<Client>>>,
     notified: Arc<Notify>,
@@ -32,7 +32,8 @@ impl PostgresStore {
         let notified = Arc::new(Notify::new());
         let config = config.with_notifications(notified.clone());
         let client = config.connect_at_start().await?;
-        let store = Self { config, schema: schema.to_owned(), client: Arc::default(), notified };
+        let store =
+            Self { config: Arc::new(config), schema: schema.to_owned(), client: Arc::default(), notified };
         store.prepare(&client).await?;
         store.migrate(&client).await?;
         *store.client.lock().await = Some(client);

@@ -84,11 +84,47 @@ pub enum Metric {
     OldestInFlight,
     /// Tasks that this worker runs, now.
     TasksRunning,
+    /// Bytes of files received.
+    DownloadBytes,
+    /// Attempts at a download that failed and are made again.
+    DownloadsRetried,
+    /// Files of the manifest that are done.
+    FilesDone,
+    /// Files of the manifest that failed.
+    FilesFailed,
+    /// Files that wait to be pre-processed, at this moment.
+    DownloadedQueue,
+    /// Files that wait to be processed, at this moment.
+    PreProcessedQueue,
+    /// Events posted to the webhook whose effect is durable.
+    EventsAccepted,
+    /// Events that were posted before, with the same identity.
+    EventsDuplicate,
+    /// Texts posted to the webhook that are no event; kept as rejects.
+    EventsRejected,
+    /// Events that corrected a closed window.
+    EventsLate,
+    /// Events whose window took no more; they are in the table of late events.
+    EventsTooLate,
+    /// Events counted as `other`, for there were too many types.
+    EventsOfOtherType,
+    /// Aggregates of windows that closed.
+    AggregatesClosed,
+    /// Corrections of aggregates of closed windows.
+    AggregatesCorrected,
+    /// Requests to the webhook that were not taken.
+    RequestsRefused,
+    /// Aggregates that sinks confirmed.
+    AggregatesDelivered,
+    /// Aggregates that sinks have yet to confirm, now.
+    AggregatesWaiting,
+    /// Pairs of window and event type in memory, now.
+    WindowGroups,
 }
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 34] = [
+    pub const ALL: [Metric; 52] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -123,6 +159,24 @@ impl Metric {
         Self::InFlightBytes,
         Self::OldestInFlight,
         Self::TasksRunning,
+        Self::DownloadBytes,
+        Self::DownloadsRetried,
+        Self::FilesDone,
+        Self::FilesFailed,
+        Self::DownloadedQueue,
+        Self::PreProcessedQueue,
+        Self::EventsAccepted,
+        Self::EventsDuplicate,
+        Self::EventsRejected,
+        Self::EventsLate,
+        Self::EventsTooLate,
+        Self::EventsOfOtherType,
+        Self::AggregatesClosed,
+        Self::AggregatesCorrected,
+        Self::RequestsRefused,
+        Self::AggregatesDelivered,
+        Self::AggregatesWaiting,
+        Self::WindowGroups,
     ];
 
     /// Name as `/metrics` shows it.
@@ -162,6 +216,24 @@ impl Metric {
             Self::InFlightBytes => "pipeline_in_flight_bytes",
             Self::OldestInFlight => "pipeline_in_flight_oldest_start_milliseconds",
             Self::TasksRunning => "pipeline_tasks_running",
+            Self::DownloadBytes => "pipeline_download_bytes_total",
+            Self::DownloadsRetried => "pipeline_downloads_retried_total",
+            Self::FilesDone => "pipeline_files_done_total",
+            Self::FilesFailed => "pipeline_files_failed_total",
+            Self::DownloadedQueue => "pipeline_downloaded_queue",
+            Self::PreProcessedQueue => "pipeline_pre_processed_queue",
+            Self::EventsAccepted => "pipeline_events_accepted_total",
+            Self::EventsDuplicate => "pipeline_events_duplicate_total",
+            Self::EventsRejected => "pipeline_events_rejected_total",
+            Self::EventsLate => "pipeline_events_late_total",
+            Self::EventsTooLate => "pipeline_events_too_late_total",
+            Self::EventsOfOtherType => "pipeline_events_of_other_type_total",
+            Self::AggregatesClosed => "pipeline_aggregates_closed_total",
+            Self::AggregatesCorrected => "pipeline_aggregates_corrected_total",
+            Self::RequestsRefused => "pipeline_requests_refused_total",
+            Self::AggregatesDelivered => "pipeline_aggregates_delivered_total",
+            Self::AggregatesWaiting => "pipeline_aggregates_waiting",
+            Self::WindowGroups => "pipeline_window_groups",
         }
     }
 
@@ -208,6 +280,24 @@ impl Metric {
                 "When the oldest of them came: milliseconds after the start of this process; 0: there is none"
             }
             Self::TasksRunning => "Tasks that this worker runs, now",
+            Self::DownloadBytes => "Bytes of files received",
+            Self::DownloadsRetried => "Attempts at a download that failed and are made again",
+            Self::FilesDone => "Files of the manifest that are done",
+            Self::FilesFailed => "Files of the manifest that failed",
+            Self::DownloadedQueue => "Files that wait to be pre-processed, now",
+            Self::PreProcessedQueue => "Files that wait to be processed, now",
+            Self::EventsAccepted => "Events posted to the webhook whose effect is durable",
+            Self::EventsDuplicate => "Events that were posted before, with the same identity",
+            Self::EventsRejected => "Texts posted to the webhook that are no event; kept as rejects",
+            Self::EventsLate => "Events that corrected a closed window",
+            Self::EventsTooLate => "Events whose window took no more; they are in the table of late events",
+            Self::EventsOfOtherType => "Events counted as `other`, for there were too many types",
+            Self::AggregatesClosed => "Aggregates of windows that closed",
+            Self::AggregatesCorrected => "Corrections of aggregates of closed windows",
+            Self::RequestsRefused => "Requests to the webhook that were not taken",
+            Self::AggregatesDelivered => "Aggregates that sinks confirmed",
+            Self::AggregatesWaiting => "Aggregates that sinks have yet to confirm, now",
+            Self::WindowGroups => "Pairs of window and event type in memory, now",
         }
     }
 
@@ -219,6 +309,11 @@ impl Metric {
     /// Says what it is now, where it is no counter.
     pub fn set(self, value: u64) {
         COUNTERS[self as usize].store(value, Ordering::Relaxed);
+    }
+
+    /// Takes back what was added: for what is counted as it is at the moment.
+    pub fn subtract(self, count: u64) {
+        COUNTERS[self as usize].fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Its present value.

@@ -15,9 +15,9 @@ use crate::log_type::ddl::{self, literal, qualified};
 use crate::model::MAX_NEW_DAYS;
 
 /// How long to stand in a table's queue of locks: whoever comes after that long waits as well.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Then the queue is left for these times: 1.5 s in all.
-const PAUSES: [Duration; 4] = [
+pub(super) const PAUSES: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
     Duration::from_millis(400),

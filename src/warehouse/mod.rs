@@ -74,6 +74,11 @@ struct KnownLeaves {
 }
 
 impl Warehouse {
+    /// The log types that it was opened with, in the order in which they are tried.
+    pub fn types(&self) -> &LogTypes {
+        &self.types
+    }
+
     /// Connects, several times if the server is only starting, and brings the schema to what `types` need.
     pub async fn try_new(config: PgConfig, schema: &str, types: &LogTypes) -> Result<Self, WarehouseError> {
         let mut tries = 1;

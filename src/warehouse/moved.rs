@@ -8,17 +8,16 @@ use std::collections::{BTreeMap, HashMap};
 use tokio_postgres::Client;
 
 use super::error::WarehouseError;
+use super::leaves::{LOCK_TIMEOUT, PAUSES, ensure_days};
 use super::read::time;
 use super::schema::advisory_lock;
 use super::{Warehouse, ledger};
 use crate::ledger::CHUNKS;
 use crate::log_type::ddl::{self, literal};
-use crate::model::{ChunkRecord, MICROS_PER_DAY};
+use crate::model::{ChunkRecord, FIRST_DAY, MAX_NEW_DAYS, MICROS_PER_DAY};
 
 /// Table of what moved.
 pub(super) const MOVED: &str = "moved";
-/// How long loaders may be waited for, and made to wait.
-const LOCK_TIMEOUT_MILLIS: u32 = 10_000;
 
 /// The rows of a log type and a day, in a table of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +38,8 @@ pub enum Removal {
     Removed(u64),
     /// Somebody uses it.
     Busy,
+    /// Somebody else took it away.
+    Gone,
     /// The ledger says otherwise than when the day was looked at: somebody loaded or replaced rows.
     Changed,
     /// It holds rows that the ledger does not account for; of this chunk, for one.
@@ -72,6 +73,41 @@ impl Warehouse {
         Ok(leaves)
     }
 
+    /// Gives leaves to the days before `day` whose rows are in the default leaf, where they were loaded while a reader
+    /// was in the way or because one commit had too many days. Returns tables that still have some, and how many.
+    pub async fn settle_days_before(&self, day: i32) -> Result<Vec<(String, u64)>, WarehouseError> {
+        let client = self.config.connect().await?;
+        let failed = || WarehouseError::of("look for days without a table");
+        let sql = format!("SELECT DISTINCT table_name FROM {}", self.table("log_types"));
+        let tables = client.query(&sql, &[]).await.map_err(failed())?;
+        let mut unsettled = Vec::new();
+        for table in tables.iter().map(|row| row.get::<_, String>(0)) {
+            let range = format!(
+                "FROM {} WHERE timestamp >= {} AND timestamp < {}",
+                self.table(&ddl::default_leaf(&table)),
+                time(i64::from(FIRST_DAY) * MICROS_PER_DAY),
+                time(i64::from(day) * MICROS_PER_DAY)
+            );
+            let days =
+                format!("SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date - date '1970-01-01' {range}");
+            let days = match client.query(&days, &[]).await.map_err(failed()) {
+                Err(error) if error.is_stale() => continue,
+                days => days?,
+            };
+            let days: Vec<i32> = days.iter().map(|row| row.get(0)).collect();
+            for some in days.chunks(MAX_NEW_DAYS) {
+                ensure_days(&client, &self.schema, &table, some).await?;
+            }
+            if !days.is_empty() {
+                let left =
+                    client.query_one(&format!("SELECT count(*) {range}"), &[]).await.map_err(failed())?;
+                let left = left.get::<_, i64>(0).cast_unsigned();
+                unsettled.extend((left > 0).then_some((table, left)));
+            }
+        }
+        Ok(unsettled)
+    }
+
     /// The entries of chunks that may hold rows of a day.
     pub async fn records_of_day(&self, day: i32) -> Result<Vec<ChunkRecord>, WarehouseError> {
         self.records(&time_condition(day)).await
@@ -99,15 +135,22 @@ impl Warehouse {
         archive: &str,
     ) -> Result<Removal, WarehouseError> {
         let client = self.config.connect().await?;
-        let removal = self.try_remove(&client, leaf, records, archive).await;
-        match removal {
-            Ok(Removal::Removed(rows)) => {
-                client.batch_execute("COMMIT").await.map_err(WarehouseError::of("remove a day"))?;
-                Ok(Removal::Removed(rows))
+        let mut pauses = PAUSES.iter();
+        loop {
+            match self.try_remove(&client, leaf, records, archive).await {
+                Ok(Removal::Removed(rows)) => {
+                    client.batch_execute("COMMIT").await.map_err(WarehouseError::of("remove a day"))?;
+                    return Ok(Removal::Removed(rows));
+                }
+                Err(error) if error.is_stale() => return Ok(Removal::Gone),
+                Err(error) if error.is_locked() => {
+                    let Some(pause) = pauses.next() else { return Ok(Removal::Busy) };
+                    client.batch_execute("ROLLBACK").await.map_err(WarehouseError::of("remove a day"))?;
+                    tokio::time::sleep(*pause).await;
+                }
+                // the connection ends here, and with it the transaction
+                other => return other,
             }
-            Err(error) if error.is_locked() => Ok(Removal::Busy),
-            // the connection ends here, and with it the transaction
-            other => other,
         }
     }
 
@@ -123,9 +166,10 @@ impl Warehouse {
         // in the order in which everybody locks: see sql/0004_days.sql
         let lock = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;
-             SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLIS}; {};
+             SET LOCAL lock_timeout = '10s'; {}; SET LOCAL lock_timeout = {};
              LOCK TABLE ONLY {parent} IN ACCESS EXCLUSIVE MODE; LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE",
-            advisory_lock(&self.schema)
+            advisory_lock(&self.schema),
+            LOCK_TIMEOUT.as_millis()
         );
         client.batch_execute(&lock).await.map_err(WarehouseError::of(&operation))?;
         if ledger::records(client, self, &time_condition(leaf.day)).await? != records {

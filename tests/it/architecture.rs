@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "transport/frame.rs",
     "warehouse/copy/",
     "warehouse/days.rs",
+    "window/",
 ];
 const LOADS_TYPES: &str = "log_type/mod.rs";
 const IMPURE: &[&str] = &["tokio", "async fn", "std::fs", "File", "TcpStream", "TcpListener", "UdpSocket"];

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
-use crate::client::open_store;
+use crate::client::{open_store, redacted};
 use crate::model::Source;
 use crate::query::QueryError;
 use crate::source::{self, CutOptions, Encoding, Place, ReadAt, SourceError};
@@ -68,7 +68,10 @@ impl RawFile {
 
     /// The ranges that cores may read beside each other. Blocking.
     pub(super) fn ranges(&self, target_bytes: u64) -> Result<Vec<(u64, u64)>, SourceError> {
-        if self.size_bytes == 0 || self.committed.first() == Some(&(0, self.size_bytes)) {
+        // a compressed source's ranges are of its decompressed bytes
+        let is_committed =
+            self.encoding == Encoding::Plain && self.committed.first() == Some(&(0, self.size_bytes));
+        if self.size_bytes == 0 || is_committed {
             return Ok(Vec::new());
         }
         if self.encoding != Encoding::Plain || !self.committed.is_empty() || self.size_bytes <= target_bytes {
@@ -82,7 +85,7 @@ impl RawFile {
 /// The objects that a URL stands for: one, those of a folder, or those that a glob matches; with `*.log`, `*.log.gz`
 /// and `*.log.zst` in a folder, as on disk.
 pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile>, QueryError> {
-    let bad = |reason: String| QueryError::Sql(format!("raw:{location}: {reason}"));
+    let bad = |reason: String| QueryError::Sql(format!("raw:{}: {reason}", redacted(location)));
     let rest = location.split_once("://").map_or("", |(_, rest)| rest);
     let host_len = location.len() - rest.len() + rest.find('/').unwrap_or(rest.len());
     let (root, path) = location.split_at(host_len);
@@ -93,9 +96,9 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
         true => path.trim_end_matches('/'),
         false => fixed.rsplit_once('/').map_or("", |(folder, _)| folder),
     };
+    let (store, _) = open_store(&format!("{root}/"))?;
     let pattern = glob::Pattern::new(path).map_err(|error| bad(format!("it is not a glob: {error}")))?;
     let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-    let (store, _) = open_store(&format!("{root}/"))?;
     let failed = |error: object_store::Error| bad(format!("cannot be listed: {error}"));
     let prefix = Path::from(folder);
     let is_log = |name: &str| {

@@ -208,7 +208,7 @@ fn openssl(folder: &Path, arguments: &[&str]) {
 }
 
 /// `ca.crt`, and `server.crt` with `server.key` for localhost and 127.0.0.1, signed by it.
-pub(super) fn make_certificates(folder: &Path) {
+pub(crate) fn make_certificates(folder: &Path) {
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let ca = ["req", "-x509", "-days", "2", "-subj", "/CN=tests", "-keyout", "ca.key", "-out", "ca.crt"];
     openssl(folder, &[&ca[..], &key].concat());

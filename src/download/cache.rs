@@ -1,0 +1,275 @@
+//! Files on their way and files that wait to be processed, in one folder.
+//!
+//! ```text
+//! KEY-name         all of it, on disk: it was synced before it got this name
+//! KEY-name.part    the beginning of it; locked by the process that writes it
+//! KEY-name.meta    what the server said of it, so that the rest can be asked for after a restart
+//! ```
+//! Invariants: a part is continued only if it is known to be of the same content as the rest; one from before a restart
+//! of the machine is not, for its bytes may never have reached the disk. Every call blocks.
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::item::hex;
+use super::{DownloadError, FileItem};
+
+/// What tells one content of a URL from another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Validators {
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    /// Length of the whole.
+    pub(super) total: Option<u64>,
+}
+
+impl Validators {
+    /// What `If-Range` takes: a strong ETag, else the time of the last change.
+    pub(super) fn if_range(&self) -> Option<&str> {
+        let strong = self.etag.as_deref().filter(|etag| etag.starts_with('"'));
+        strong.or(self.last_modified.as_deref())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Meta {
+    #[serde(flatten)]
+    validators: Validators,
+    /// Of the machine's run in which the part was written.
+    boot: String,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub struct Cache {
+    folder: PathBuf,
+    boot: String,
+}
+
+impl Cache {
+    /// Opens or makes the folder, for this user alone. Refuses one that others can change.
+    pub fn try_open(folder: &Path) -> Result<Self, DownloadError> {
+        let failed = |operation| DownloadError::disk(folder, operation);
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(folder).map_err(failed("make the folder"))?;
+        let metadata = fs::symlink_metadata(folder).map_err(failed("read the folder"))?;
+        // what this process makes has its own owner
+        let probe = folder.join(format!(".probe-{}", uuid::Uuid::now_v7()));
+        let owner = File::create_new(&probe).and_then(|file| file.metadata()).map(|made| made.uid());
+        fs::remove_file(&probe).map_err(failed("write to the folder"))?;
+        let owner = owner.map_err(failed("write to the folder"))?;
+        let is_sticky = metadata.mode() & 0o1000 != 0;
+        if metadata.is_symlink() || metadata.uid() != owner || (metadata.mode() & 0o022 != 0 && !is_sticky) {
+            return Err(DownloadError::Untrusted { path: folder.to_owned() });
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Ok(Self { folder: folder.to_owned(), boot: boot.trim().to_owned() })
+    }
+
+    /// Where an item's file is, or will be.
+    #[must_use]
+    pub fn slot(&self, item: &FileItem) -> Slot {
+        let key = item.key();
+        let path = self.folder.join(format!("{key}-{}", item.file_name()));
+        let beside = |suffix: &str| {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let (part, meta) = (beside(".part"), beside(".meta"));
+        let unpacked = self.folder.join(format!("{key}.unpacked"));
+        Slot { path, part, meta, unpacked, boot: self.boot.clone() }
+    }
+}
+
+/// The places of one item.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// The whole file.
+    pub path: PathBuf,
+    /// A folder for what is made of it.
+    pub unpacked: PathBuf,
+    part: PathBuf,
+    meta: PathBuf,
+    boot: String,
+}
+
+impl Slot {
+    /// Removes all of it.
+    pub fn remove(&self) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        gone(fs::remove_dir_all(&self.unpacked))?;
+        for path in [&self.part, &self.path, &self.meta] {
+            gone(fs::remove_file(path))?;
+        }
+        Ok(())
+    }
+
+    /// What is known of the whole file, if it is here.
+    pub(super) fn complete(&self) -> Option<(u64, Validators)> {
+        let metadata = fs::symlink_metadata(&self.path).ok().filter(fs::Metadata::is_file)?;
+        let validators = self.read_meta().map(|meta| meta.validators).unwrap_or_default();
+        validators.total.is_none_or(|total| total == metadata.len()).then_some((metadata.len(), validators))
+    }
+
+    /// Opens the part, for this process alone.
+    pub(super) fn open_part(&self) -> Result<Part, DownloadError> {
+        let failed = |operation| DownloadError::disk(&self.part, operation);
+        let mut options = OpenOptions::new();
+        // never what a link in the folder leads to
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&self.part).map_err(failed("open the part"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(DownloadError::Locked { path: self.part.clone() });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed("lock the part")(error)),
+        }
+        let len = file.metadata().map_err(failed("read the part"))?.len();
+        let meta = self.read_meta().filter(|meta| !self.boot.is_empty() && meta.boot == self.boot);
+        let (len, validators) = match meta {
+            Some(meta) if meta.validators.total.is_none_or(|total| len <= total) => (len, meta.validators),
+            _ => (0, Validators::default()),
+        };
+        Ok(Part { slot: self.clone(), file, len, validators })
+    }
+
+    fn read_meta(&self) -> Option<Meta> {
+        serde_json::from_slice(&fs::read(&self.meta).ok()?).ok()
+    }
+}
+
+/// A part that this process writes.
+#[derive(Debug)]
+pub(super) struct Part {
+    slot: Slot,
+    file: File,
+    /// Bytes that can be relied on.
+    pub(super) len: u64,
+    pub(super) validators: Validators,
+}
+
+impl Part {
+    /// Continues at `offset` with content that `validators` tell from any other.
+    pub(super) fn continue_at(&mut self, offset: u64, validators: Validators) -> Result<(), DownloadError> {
+        let failed = |operation| DownloadError::disk(&self.slot.part, operation);
+        self.file.set_len(offset).map_err(failed("cut the part"))?;
+        self.file.seek(SeekFrom::Start(offset)).map_err(failed("write to the part"))?;
+        self.len = offset;
+        if self.validators != validators || offset == 0 {
+            let meta = Meta { validators: validators.clone(), boot: self.slot.boot.clone() };
+            let text = serde_json::to_vec(&meta).unwrap_or_default();
+            // torn by a kill it is not understood, and the part starts anew
+            fs::write(&self.slot.meta, text).map_err(DownloadError::disk(&self.slot.meta, "write"))?;
+            self.validators = validators;
+        }
+        Ok(())
+    }
+
+    /// Appends what comes, until nothing more comes.
+    pub(super) fn append(mut self, mut blocks: mpsc::Receiver<Bytes>) -> Result<Self, DownloadError> {
+        while let Some(block) = blocks.blocking_recv() {
+            let written = self.file.write_all(&block);
+            written.map_err(DownloadError::disk(&self.slot.part, "write to the part"))?;
+            self.len += block.len() as u64;
+        }
+        Ok(self)
+    }
+
+    /// The SHA-256 of all of it.
+    pub(super) fn sha256(&mut self) -> Result<[u8; 32], DownloadError> {
+        let failed = |operation| DownloadError::disk(&self.slot.part, operation);
+        self.file.seek(SeekFrom::Start(0)).map_err(failed("read the part"))?;
+        hash(&mut self.file).map_err(failed("read the part"))
+    }
+
+    /// Gives the whole file its name, once it is on disk. Its time is that of the server's last change.
+    pub(super) fn finish(self, modified: Option<SystemTime>) -> Result<(), DownloadError> {
+        let failed = |operation| DownloadError::disk(&self.slot.part, operation);
+        if let Some(modified) = modified {
+            self.file.set_modified(modified).map_err(failed("set the time of the part"))?;
+        }
+        self.file.sync_all().map_err(failed("sync the part"))?;
+        fs::rename(&self.slot.part, &self.slot.path).map_err(failed("rename the part"))?;
+        let folder = self.slot.path.parent().unwrap_or(Path::new("."));
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(DownloadError::disk(folder, "sync the folder"))
+    }
+
+    /// Starts from nothing the next time.
+    pub(super) fn discard(self) -> Result<(), DownloadError> {
+        let failed = |operation| DownloadError::disk(&self.slot.part, operation);
+        self.file.set_len(0).map_err(failed("empty the part"))?;
+        match fs::remove_file(&self.slot.meta) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("forget the part")(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn hash(file: &mut File) -> io::Result<[u8; 32]> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            came => hash.update(&buffer[..came]),
+        }
+    }
+}
+
+/// The SHA-256 of a file.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    Ok(hex(&hash(&mut File::open(path)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_continued_only_where_its_content_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::try_open(&folder.path().join("cache")).unwrap();
+        let slot = cache.slot(&FileItem::try_new("http://h/../../a.log").unwrap());
+        assert_eq!(slot.path.parent().unwrap(), folder.path().join("cache"));
+        let known = Validators { etag: Some("\"1\"".to_owned()), total: Some(10), ..Validators::default() };
+        let mut part = slot.open_part().unwrap();
+        assert!(matches!(slot.open_part(), Err(DownloadError::Locked { .. })));
+        part.continue_at(0, known.clone()).unwrap();
+        part.file.write_all(b"12345").unwrap();
+        drop(part);
+        let part = slot.open_part().unwrap();
+        assert_eq!((part.len, &part.validators), (5, &known));
+        drop(part);
+        let rebooted = Slot { boot: "another".to_owned(), ..slot.clone() };
+        assert_eq!(rebooted.open_part().unwrap().len, 0);
+        fs::write(&slot.meta, "{torn").unwrap();
+        assert_eq!(slot.open_part().unwrap().len, 0);
+        slot.remove().unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_and_a_link_are_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (open, link) = (folder.path().join("open"), folder.path().join("link"));
+        fs::create_dir(&open).unwrap();
+        std::os::unix::fs::symlink(&open, &link).unwrap();
+        assert!(matches!(Cache::try_open(&link), Err(DownloadError::Untrusted { .. })));
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Cache::try_open(&open), Err(DownloadError::Untrusted { .. })));
+    }
+}

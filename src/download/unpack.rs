@@ -1,0 +1,284 @@
+//! Undoes gzip, zstd, zip and tar in gzip, recognised by first bytes: one file becomes those that are in it.
+//!
+//! Invariants: nothing is written outside of the folder, whatever an archive calls its files; what is unpacked is bounded
+//! in bytes, in files and in proportion to what was packed, so that a bomb ends as an error. Links, devices and folders
+//! of an archive are left out. Every call blocks.
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use thiserror::Error;
+
+use super::name::safe_name;
+
+/// A ratio says nothing of a small file.
+const RATIO_FROM_BYTES: u64 = 16 << 20;
+/// Where the letters `ustar` are in a tar.
+const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
+const TAR_BLOCK: usize = 512;
+
+/// What an archive may become.
+#[derive(Debug, Clone, Copy)]
+pub struct UnpackLimits {
+    /// Bytes in all.
+    pub max_bytes: u64,
+    /// Times the packed bytes, from 16 MiB on.
+    pub max_ratio: u64,
+    /// Files.
+    pub max_files: usize,
+}
+
+impl Default for UnpackLimits {
+    fn default() -> Self {
+        // repetitive logs come to 50 or 100, a bomb of zeros in gzip to 1000
+        Self { max_bytes: 64 << 30, max_ratio: 250, max_files: 10_000 }
+    }
+}
+
+/// Why a file cannot be unpacked.
+#[derive(Debug, Error)]
+pub enum UnpackError {
+    /// It is damaged, or uses what is not supported.
+    #[error("{0}; download it again, or check it with its own program")]
+    Damaged(String),
+    /// It would become too much.
+    #[error("it unpacks to more than {0}; if it is no bomb, raise the limit")]
+    TooMuch(String),
+    /// The disk.
+    #[error("{}: cannot be written", path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Unpacks `file`, called `name`, into the new folder `into`. `None` where it is not packed.
+pub fn unpack(
+    file: &Path,
+    name: &str,
+    into: &Path,
+    limits: UnpackLimits,
+) -> Result<Option<Vec<PathBuf>>, UnpackError> {
+    let disk = |path: &Path| {
+        let path = path.to_owned();
+        move |source| UnpackError::Disk { path, source }
+    };
+    let mut start = [0; 4];
+    let mut opened = File::open(file).map_err(disk(file))?;
+    let packed_bytes = opened.metadata().map_err(disk(file))?.len();
+    let len = read_full(&mut opened, &mut start).map_err(disk(file))?;
+    let mut packed = File::open(file).map_err(disk(file))?;
+    let kind = match &start[..len] {
+        [0x1f, 0x8b, 0x08, ..] => Kind::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Kind::Zstd,
+        [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6] => Kind::Zip,
+        _ => return Ok(None),
+    };
+    match std::fs::remove_dir_all(into) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(into)(error)),
+        _ => std::fs::create_dir_all(into).map_err(disk(into))?,
+    }
+    let mut out = Unpacked { into, limits, packed_bytes, bytes: 0, files: Vec::new(), names: HashSet::new() };
+    match kind {
+        Kind::Gzip => {
+            let content = MultiGzDecoder::new(BufReader::with_capacity(64 << 10, packed));
+            out.stream(content, &without(name, &[".gz", ".gzip"]))?;
+        }
+        Kind::Zstd => {
+            let content = zstd::stream::read::Decoder::new(packed).map_err(damaged)?;
+            out.stream(content, &without(name, &[".zst", ".zstd"]))?;
+        }
+        Kind::Zip => {
+            let mut zip = zip::ZipArchive::new(&mut packed).map_err(damaged)?;
+            for index in 0..zip.len() {
+                let mut entry = zip.by_index(index).map_err(damaged)?;
+                if entry.is_file() && !entry.is_symlink() {
+                    let name = entry.name().map_err(damaged)?.into_owned();
+                    out.file(&mut entry, &name)?;
+                }
+            }
+        }
+    }
+    Ok(Some(out.files))
+}
+
+enum Kind {
+    Gzip,
+    Zstd,
+    Zip,
+}
+
+fn damaged(cause: impl std::fmt::Display) -> UnpackError {
+    UnpackError::Damaged(cause.to_string())
+}
+
+fn without(name: &str, extensions: &[&str]) -> String {
+    let tar = [(".tgz", ".tar"), (".tzst", ".tar")];
+    if let Some((stem, extension)) =
+        tar.iter().find_map(|(packed, plain)| Some((name.strip_suffix(packed)?, plain)))
+    {
+        return format!("{stem}{extension}");
+    }
+    extensions.iter().find_map(|extension| name.strip_suffix(extension)).unwrap_or(name).to_owned()
+}
+
+fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match from.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(came) => len += came,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+struct Unpacked<'a> {
+    into: &'a Path,
+    limits: UnpackLimits,
+    packed_bytes: u64,
+    bytes: u64,
+    files: Vec<PathBuf>,
+    names: HashSet<String>,
+}
+
+impl Unpacked<'_> {
+    /// A decompressed stream: a tar if it looks like one, else a file.
+    fn stream(&mut self, mut content: impl Read, name: &str) -> Result<(), UnpackError> {
+        let mut start = [0; TAR_BLOCK];
+        let len = read_full(&mut content, &mut start).map_err(damaged)?;
+        let is_tar = len == TAR_BLOCK && start[TAR_MAGIC.0..].starts_with(TAR_MAGIC.1);
+        let mut content = io::Cursor::new(start).take(len as u64).chain(content);
+        if !is_tar {
+            return self.file(&mut content, name);
+        }
+        let mut tar = tar::Archive::new(content);
+        for entry in tar.entries().map_err(damaged)? {
+            let mut entry = entry.map_err(damaged)?;
+            if entry.header().entry_type().is_file() {
+                let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                self.file(&mut entry, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, content: &mut impl Read, name: &str) -> Result<(), UnpackError> {
+        if self.files.len() >= self.limits.max_files {
+            return Err(UnpackError::TooMuch(format!("{} files", self.limits.max_files)));
+        }
+        let path = self.into.join(self.free_name(name));
+        let disk = |source| UnpackError::Disk { path: path.clone(), source };
+        let mut file = File::create_new(&path).map_err(disk)?;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let len = match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(damaged(error)),
+            };
+            self.bytes += len as u64;
+            if self.bytes > self.limits.max_bytes {
+                return Err(UnpackError::TooMuch(format!("{} bytes", self.limits.max_bytes)));
+            }
+            let by_ratio = self.packed_bytes.saturating_mul(self.limits.max_ratio).max(RATIO_FROM_BYTES);
+            if self.bytes > by_ratio {
+                return Err(UnpackError::TooMuch(format!("{} times its size", self.limits.max_ratio)));
+            }
+            file.write_all(&buffer[..len]).map_err(disk)?;
+        }
+        self.files.push(path);
+        Ok(())
+    }
+
+    /// Two folders of an archive may hold files of one name.
+    fn free_name(&mut self, name: &str) -> String {
+        let safe = safe_name(name);
+        let numbered = (1..).map(|number| format!("{number}-{safe}"));
+        let free = std::iter::once(safe.clone()).chain(numbered).find(|name| !self.names.contains(name));
+        let free = free.unwrap_or(safe);
+        self.names.insert(free.clone());
+        free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, bytes) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            // as an attacker writes it: the builder would refuse
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            builder.append(&header, *bytes).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(packed: &[u8], name: &str, limits: UnpackLimits) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("packed");
+        std::fs::write(&file, packed).unwrap();
+        let into = folder.path().join("out");
+        let files =
+            unpack(&file, name, &into, limits).map_err(|error| error.to_string())?.unwrap_or_default();
+        Ok(files
+            .into_iter()
+            .map(|path| {
+                assert_eq!(path.parent().unwrap(), into);
+                (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap())
+            })
+            .collect())
+    }
+
+    #[test]
+    fn every_kind_gives_back_what_was_packed() {
+        let limits = UnpackLimits::default();
+        let one = vec![("a.log".to_owned(), b"line\n".to_vec())];
+        let twice = [gzip(b"li"), gzip(b"ne\n")].concat();
+        assert_eq!(unpacked(&twice, "a.log.gz", limits).unwrap(), one);
+        let zstd = zstd::encode_all(&b"line\n"[..], 1).unwrap();
+        assert_eq!(unpacked(&zstd, "a.log.zst", limits).unwrap(), one);
+        let mut zip = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+        zip.start_file("../a.log", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"line\n").unwrap();
+        let zip = zip.finish().unwrap().into_inner();
+        assert_eq!(unpacked(&zip, "x.zip", limits).unwrap(), one);
+        let tar = gzip(&tar_of(&[("../../a.log", b"line\n"), ("/etc/a.log", b"2"), ("..", b"3")]));
+        let names: Vec<_> =
+            unpacked(&tar, "x.tgz", limits).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a.log", "1-a.log", "file"]);
+        assert!(unpacked(b"plain", "a.log", limits).unwrap().is_empty());
+    }
+
+    #[test]
+    fn bombs_and_damage_are_errors() {
+        let bomb = gzip(&vec![0; 40 << 20]);
+        let error = unpacked(&bomb, "a.gz", UnpackLimits::default()).unwrap_err();
+        assert!(error.contains("more than 250 times its size"), "{error}");
+        let small = UnpackLimits { max_bytes: 3, ..UnpackLimits::default() };
+        assert!(unpacked(&gzip(b"line\n"), "a.gz", small).unwrap_err().contains("more than 3 bytes"));
+        let few = UnpackLimits { max_files: 1, ..UnpackLimits::default() };
+        let two = gzip(&tar_of(&[("a", b"1"), ("b", b"2")]));
+        assert!(unpacked(&two, "a.tgz", few).unwrap_err().contains("more than 1 files"));
+        let cut = gzip(b"line\n");
+        assert!(unpacked(&cut[..cut.len() - 9], "a.gz", UnpackLimits::default()).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! The progress of manifests in Postgres.
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
+use super::{FetchRecord, Fetches};
+use crate::store::{PostgresStore, StoreError};
+
+#[async_trait]
+impl Fetches for PostgresStore {
+    async fn load(&self, work: &str) -> Result<HashMap<String, FetchRecord>, StoreError> {
+        let client = self.client().await?;
+        let rows = client
+            .query(
+                "SELECT item, name, url, done, stage, error, size, etag, sha256 FROM fetches WHERE work = $1",
+                &[&work],
+            )
+            .await;
+        let rows = rows.map_err(self.failed("read the progress of manifests"))?;
+        let records = rows.iter().map(|row| FetchRecord {
+            key: row.get(0),
+            name: row.get(1),
+            url: row.get(2),
+            done: row.get(3),
+            stage: row.get(4),
+            error: row.get(5),
+            size: row.get::<_, i64>(6).unsigned_abs(),
+            etag: row.get(7),
+            sha256: row.get(8),
+        });
+        Ok(records.map(|record| (record.key.clone(), record)).collect())
+    }
+
+    async fn keep(&self, work: &str, record: FetchRecord) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let size = i64::try_from(record.size).unwrap_or(i64::MAX);
+        // Postgres takes no NUL in a text, and an error may quote anything
+        let error = record.error.map(|error| error.replace('\0', ""));
+        let name = record.name.replace('\0', "");
+        let kept = client
+            .execute(
+                "INSERT INTO fetches (work, item, name, url, done, stage, error, size, etag, sha256)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (work, item) DO UPDATE SET
+                 (name, url, done, stage, error, size, etag, sha256, changed_at)
+                 = (excluded.name, excluded.url, excluded.done, excluded.stage, excluded.error, excluded.size,
+                    excluded.etag, excluded.sha256, now())",
+                &[
+                    &work,
+                    &record.key,
+                    &name,
+                    &record.url,
+                    &record.done,
+                    &record.stage,
+                    &error,
+                    &size,
+                    &record.etag,
+                    &record.sha256,
+                ],
+            )
+            .await;
+        kept.map_err(self.failed("keep the progress of a manifest"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! The progress of manifests in SQLite.
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use rusqlite::params;
+
+use super::{FetchRecord, Fetches};
+use crate::store::{SqliteStore, StoreError};
+
+#[async_trait]
+impl Fetches for SqliteStore {
+    async fn load(&self, work: &str) -> Result<HashMap<String, FetchRecord>, StoreError> {
+        let work = work.to_owned();
+        self.call("read the progress of manifests", move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT item, name, url, done, stage, error, size, etag, sha256 FROM fetches WHERE work = ?",
+            )?;
+            let records = statement.query_map([work], |row| {
+                Ok(FetchRecord {
+                    key: row.get(0)?,
+                    name: row.get(1)?,
+                    url: row.get(2)?,
+                    done: row.get(3)?,
+                    stage: row.get(4)?,
+                    error: row.get(5)?,
+                    size: row.get::<_, i64>(6)?.unsigned_abs(),
+                    etag: row.get(7)?,
+                    sha256: row.get(8)?,
+                })
+            })?;
+            records.map(|record| record.map(|record| (record.key.clone(), record))).collect()
+        })
+        .await
+    }
+
+    async fn keep(&self, work: &str, record: FetchRecord) -> Result<(), StoreError> {
+        let work = work.to_owned();
+        self.call("keep the progress of a manifest", move |connection| {
+            let size = i64::try_from(record.size).unwrap_or(i64::MAX);
+            let mut statement = connection.prepare_cached(
+                "INSERT OR REPLACE INTO fetches (work, item, name, url, done, stage, error, size, etag, sha256)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?;
+            statement.execute(params![
+                work,
+                record.key,
+                record.name,
+                record.url,
+                record.done,
+                record.stage,
+                record.error,
+                size,
+                record.etag,
+                record.sha256
+            ])?;
+            Ok(())
+        })
+        .await
+    }
+}
