@@ -1,5 +1,5 @@
 # What CONTRIBUTING.md describes. Everything is built with the one profile, release.
-.PHONY: build check test bench golden fuzz chaos venv clean
+.PHONY: build check test test-ui bench golden fuzz chaos venv clean
 
 VENV = target/venv
 
@@ -14,6 +14,10 @@ check:
 
 test: venv
 	cargo test --release
+
+# The page in headless Chromium (apt-get install chromium); `scripts/test-ui --pictures docs` takes its pictures.
+test-ui: build
+	scripts/test-ui
 
 bench:
 	cargo bench --bench decode
@@ -32,6 +36,8 @@ chaos: venv
 	PIPELINE_CHAOS_KILLS=50 PIPELINE_CHAOS_LINES=2000000 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 killed
 	PIPELINE_CHAOS_FAULTS=200 cargo test --release --test it -- --nocapture --test-threads=1 campaign
+	PIPELINE_CHAOS_TASKS=10000 PIPELINE_CHAOS_TASK_KILLS=50 PIPELINE_CHAOS_LATENCY=1 \
+	  cargo test --release --test it -- --nocapture --test-threads=1 tasks::campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib
 
 venv: $(VENV)/installed

@@ -17,6 +17,7 @@
 //! | [`stage`] | the long-running loops, the only place where the above meet |
 //! | [`task`] | named jobs, submitted as rows, run by workers |
 //! | [`download`] | files of a manifest of URLs, whole or an error |
+//! | [`page`] | what people look at: a page that asks all of the above |
 //! | [`archive`], [`query`], [`generate`] | restore and verify, SQL, test data |
 //! | [`cost`] | measured figures times list prices; pure |
 //! | [`bench`] | measures all of it in processes of its own, beside the old design |
@@ -34,6 +35,8 @@ pub mod lake;
 pub mod ledger;
 pub mod log_type;
 pub mod model;
+#[cfg(feature = "query")]
+pub mod page;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod sink;

@@ -16,12 +16,16 @@ pub(super) async fn serve(address: Option<&str>) -> anyhow::Result<()> {
         UsageError(format!("--metrics-addr {address}: cannot listen there ({error}); name another"))
     })?;
     writeln!(io::stderr(), "metrics at http://{}/metrics", listener.local_addr()?)?;
-    let metrics = || async { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::render_metrics()) };
-    let router = Router::new().route("/metrics", get(metrics));
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        if let Err(error) = axum::serve(listener, router()).await {
             tracing::error!("metrics are not served any more: {error}");
         }
     });
     Ok(())
+}
+
+/// `/metrics`.
+pub(super) fn router() -> Router {
+    let metrics = || async { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::render_metrics()) };
+    Router::new().route("/metrics", get(metrics))
 }

@@ -31,6 +31,8 @@ mod generate;
 mod input;
 mod load;
 mod metrics;
+#[cfg(feature = "query")]
+mod page;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
@@ -219,7 +221,7 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Verify(args) => verify::run(args, &global).await,
             Command::Rejects(command) => rejects::run(command, &global).await,
             Command::Replay(args) => replay::run(args, &global).await,
-            Command::Serve(args) => serve::run(args).await,
+            Command::Serve(args) => serve::run(args, &global).await,
             Command::Load(command) => load::run(command, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,

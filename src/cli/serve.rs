@@ -4,22 +4,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
 use clap::Args;
 use tokio::net::TcpListener;
 
+#[cfg(feature = "query")]
+use super::page::PageArgs;
 use super::units::{parse_duration, parse_size};
-use super::{Exit, UsageError};
+use super::{Exit, Global, UsageError};
 use crate::client::RedisConfig;
 use crate::sink::window::{PostgresWindows, RedisQueue, SqliteWindows, WindowSink};
 use crate::stage::receiver::routes::{Limits, routes};
 use crate::stage::receiver::{Receiver, ReceiverError, ReceiverOptions, SinkOutbox, delivery};
 use crate::stage::server::{self, ServerOptions, TlsError, TlsFiles};
 use crate::stage::shutdown::Shutdown;
-use crate::store::{self, DatabaseLocation, SqliteStore, StoreError, windows};
+use crate::store::{self, Database, DatabaseLocation, SqliteStore, StoreError, windows};
+use crate::task::TaskStore;
 use crate::webhook::{Access, AccessError, RateLimit};
 use crate::window::Settings;
 
-/// Take JSON events over HTTP, and aggregate them in windows of time
+/// Take JSON events over HTTP, and aggregate them in windows of time; show what happens on a page at /
 ///
 /// POST /webhook takes one event, an array, or one event per line; it answers OK when their effect is on disk.
 /// The aggregates are in the table aggregated_data.
@@ -36,6 +41,9 @@ pub(super) struct ServeArgs {
     /// Schema of Postgres to write to
     #[arg(long, value_name = "NAME", default_value = store::DEFAULT_SCHEMA)]
     schema: String,
+    /// Serve the page only
+    #[arg(long)]
+    no_webhook: bool,
     /// Redis that gets the aggregates of closed windows
     #[arg(long, value_name = "URL")]
     queue: Option<String>,
@@ -48,6 +56,9 @@ pub(super) struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     access: AccessArgs,
+    #[cfg(feature = "query")]
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 #[derive(Debug, Args)]
@@ -105,7 +116,7 @@ struct AccessArgs {
 }
 
 /// Runs it.
-pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
     let access = args.access.open()?;
@@ -117,6 +128,15 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         .await
         .with_context(|| format!("cannot listen on {}; name another with --listen", args.listen))?;
     let store = SqliteStore::try_open(&state).await?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let options = ServerOptions { max_connections: args.limits.max_connections as usize, tls };
+    let page = args.page(&store, global).await?;
+    if args.no_webhook {
+        writeln!(io::stderr(), "page at {scheme}://{}/", listener.local_addr()?)?;
+        let app = page.merge(super::metrics::router()).route("/health", get(async || "Healthy"));
+        server::serve(listener, app, options, &shutdown).await;
+        return Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code));
+    }
     let identity = store.call("name the state", windows::identity).await?;
     let mut sinks: Vec<Box<dyn WindowSink>> = Vec::new();
     for location in others {
@@ -134,19 +154,18 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         .collect();
     let tables: Vec<_> = outboxes.iter().map(|outbox| (outbox.name.clone(), outbox.is_table)).collect();
     store.prepare_outboxes(tables).await?;
-    let options = ReceiverOptions {
+    let receiver_options = ReceiverOptions {
         settings,
         max_queue_size: args.limits.max_queue_size as usize,
         sinks: outboxes,
         keeps_lines: false,
     };
-    let (receiver, writer) = Receiver::try_start(store.clone(), options).await?;
+    let (receiver, writer) = Receiver::try_start(store.clone(), receiver_options).await?;
     let delivered = Shutdown::new();
     let deliveries: Vec<_> = sinks
         .into_iter()
         .map(|sink| tokio::spawn(delivery::deliver(store.clone(), sink, delivered.clone())))
         .collect();
-    let scheme = if tls.is_some() { "https" } else { "http" };
     writeln!(io::stderr(), "listening on {scheme}://{}/webhook", listener.local_addr()?)?;
     let limits = Limits {
         access,
@@ -154,8 +173,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         max_body_size: args.limits.max_body_size,
         body_timeout: args.limits.body_timeout,
     };
-    let app = routes(receiver, limits);
-    let options = ServerOptions { max_connections: args.limits.max_connections as usize, tls };
+    let app = routes(receiver, limits).merge(page);
     let serving = server::serve(listener, app, options, &shutdown);
     let mut writer = writer;
     tokio::select! {
@@ -168,6 +186,29 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         delivery.await.context("a delivery ended")?;
     }
     Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code))
+}
+
+impl ServeArgs {
+    /// The page, with the tasks of the first `--database`; of the file of state where that one does not answer.
+    #[cfg(feature = "query")]
+    async fn page(&self, state: &SqliteStore, global: &Global) -> anyhow::Result<Router> {
+        let of_state = || TaskStore::new(Database::Sqlite(state.clone()));
+        let tasks = match self.database.first().map(|url| DatabaseLocation::parse(url)).transpose()? {
+            Some(location @ DatabaseLocation::Postgres(_)) => {
+                TaskStore::try_open(&location, &self.schema).await.unwrap_or_else(|error| {
+                    tracing::warn!("the page shows no tasks of {location}: {error}");
+                    of_state()
+                })
+            }
+            Some(DatabaseLocation::Sqlite(_)) | None => of_state(),
+        };
+        Ok(crate::page::router(self.page.state(tasks, self.access.token_file.as_deref(), global)?))
+    }
+
+    #[cfg(not(feature = "query"))]
+    async fn page(&self, _: &SqliteStore, _: &Global) -> anyhow::Result<Router> {
+        Ok(Router::new())
+    }
 }
 
 /// The file that holds state, and the other places.

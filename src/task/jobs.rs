@@ -94,6 +94,19 @@ const JOBS: &[Job] = &[
         ],
     },
     Job {
+        name: "fetch",
+        about: "download the files of a manifest and store their lines, as `pipeline fetch`",
+        command: &["fetch", "--processor=ingest", "--output=json"],
+        parameters: &[
+            Given("files", Text, Required, "manifest"),
+            Given("into", List, Optional, "archives and databases"),
+            Given("schema", Text, Optional, "schema of Postgres"),
+            Given("strict", Flag, Optional, "fetch nothing where an entry cannot be used"),
+            Given("revalidate", Flag, Optional, "fetch again what has changed"),
+            Given("retry-failed", Flag, Optional, "only what failed before"),
+        ],
+    },
+    Job {
         name: "cost",
         about: "reckon what a recorded run costs at other volumes, as `pipeline cost`",
         command: &["cost", "--output=json"],

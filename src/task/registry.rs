@@ -145,7 +145,7 @@ impl Registry {
             .entries
             .keys()
             .map(|known| (distance(name, known), known))
-            .filter(|(d, _)| *d <= 3)
+            .filter(|(d, _)| *d <= 1 + name.len() / 4)
             .collect();
         near.sort();
         let contained = self.entries.keys().filter(|known| known.contains(name) && !name.is_empty());

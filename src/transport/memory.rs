@@ -20,14 +20,20 @@ pub fn memory(max_queue_bytes: usize) -> (MemoryProducer, MemoryConsumer) {
     let unreported = Arc::new(Unreported::default());
     let max_queue_bytes = max_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let room = Arc::new(Semaphore::new(max_queue_bytes));
+    let consumer = MemoryConsumer {
+        receiver,
+        room: Arc::clone(&room),
+        max_queue_bytes,
+        unreported: Arc::clone(&unreported),
+    };
     let producer = MemoryProducer {
         sender: Mutex::new(Some(sender)),
         room,
         max_queue_bytes,
         next_id: AtomicU64::new(0),
-        unreported: Arc::clone(&unreported),
+        unreported,
     };
-    (producer, MemoryConsumer { receiver, unreported })
+    (producer, consumer)
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +107,8 @@ impl Producer for MemoryProducer {
 #[derive(Debug)]
 pub struct MemoryConsumer {
     receiver: mpsc::UnboundedReceiver<Queued>,
+    room: Arc<Semaphore>,
+    max_queue_bytes: usize,
     unreported: Arc<Unreported>,
 }
 
@@ -108,8 +116,10 @@ pub struct MemoryConsumer {
 impl Consumer for MemoryConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, TransportError> {
         let taken = self.receiver.recv().await;
+        let delivery = taken.map(|(delivery, _room)| delivery);
         Metric::QueueChunks.set(self.receiver.len() as u64);
-        Ok(taken.map(|(delivery, _room)| delivery))
+        Metric::QueueBytes.set((self.max_queue_bytes - self.room.available_permits()) as u64);
+        Ok(delivery)
     }
 
     async fn ack(&mut self, deliveries: &[DeliveryId]) -> Result<(), TransportError> {

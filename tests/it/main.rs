@@ -19,7 +19,10 @@ mod exactly_once;
 mod export;
 mod fetch;
 mod lake_readers;
+mod metrics;
 mod object_store;
+#[cfg(feature = "query")]
+mod page;
 mod postgres;
 mod query;
 mod query_places;

@@ -92,3 +92,22 @@ impl TaskStore {
         Ok(!rows[0].is_empty())
     }
 }
+
+impl TaskStore {
+    /// The last aggregates of the receiver in the same database, where there are any.
+    pub async fn windows(&self, limit: u32) -> Result<Vec<serde_json::Value>, TaskStoreError> {
+        let sql = "SELECT CAST(window_start AS TEXT), CAST(window_end AS TEXT), event_type, CAST(count AS TEXT), \
+             CAST(sum_value AS TEXT), CAST(avg_value AS TEXT), CAST(unique_users AS TEXT) \
+             FROM aggregated_data ORDER BY window_start DESC, event_type LIMIT $1";
+        let statement = Statement::new(sql, [i64::from(limit).into()]);
+        let Ok(rows) = self.database.rows("read windows", statement).await else { return Ok(Vec::new()) };
+        let names =
+            ["window_start", "window_end", "event_type", "count", "sum_value", "avg_value", "unique_users"];
+        let object = |row: &Row| {
+            let texts =
+                names.iter().enumerate().map(|(column, name)| ((*name).to_owned(), row.text(column).into()));
+            serde_json::Value::Object(texts.collect())
+        };
+        Ok(rows.iter().map(object).collect())
+    }
+}

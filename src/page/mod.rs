@@ -1,0 +1,148 @@
+//! What people look at: a page over the archive, tasks, windows and metrics. It only reads.
+//!
+//! The page is three files inside the binary and asks the routes below for JSON. Where a token is set, they want it; the
+//! page itself holds nothing to hide. Deliberately absent: anything that changes state, and files from elsewhere.
+mod answers;
+mod questions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use sha2::{Digest, Sha256};
+
+use self::answers::Answers;
+use crate::log_type::LogTypes;
+use crate::task::{TaskStatus, TaskStore};
+
+/// What the page shows.
+#[derive(Debug, Clone)]
+pub struct PageState {
+    answers: Arc<Answers>,
+    /// SHA-256 of the token, so that comparing takes the same time for all of them.
+    token: Option<[u8; 32]>,
+}
+
+impl PageState {
+    /// `archive` is where lines are, `tasks` the database of tasks and windows, `metrics` are `/metrics` of other
+    /// processes of the pipeline.
+    #[must_use]
+    pub fn new(archive: &str, types: LogTypes, tasks: TaskStore, metrics: Vec<String>) -> Self {
+        Self { answers: Arc::new(Answers::new(archive, types, tasks, metrics)), token: None }
+    }
+
+    /// The same for those only who show this token, as `authorization: Bearer ..`.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(Sha256::digest(token.trim().as_bytes()).into());
+        self
+    }
+}
+
+/// The page at `/`, and what it asks for at `/api/..`.
+pub fn router(state: PageState) -> Router {
+    let api = Router::new()
+        .route(
+            "/api/overview",
+            get(async |State(page): State<PageState>| answer(page.answers.overview().await)),
+        )
+        .route(
+            "/api/rejects",
+            get(async |State(page): State<PageState>| answer(page.answers.rejects().await)),
+        )
+        .route(
+            "/api/windows",
+            get(async |State(page): State<PageState>| answer(page.answers.windows().await)),
+        )
+        .route("/api/tasks", get(tasks))
+        .route("/api/tasks/{id}", get(task))
+        .route("/api/questions", get(async || Json(questions::list())))
+        .route("/api/questions/{number}", get(question))
+        .route_layer(from_fn_with_state(state.clone(), check_token));
+    Router::new()
+        .route("/", get(async || asset("text/html; charset=utf-8", include_str!("assets/index.html"))))
+        .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("assets/page.css"))))
+        .route(
+            "/page.js",
+            get(async || asset("text/javascript; charset=utf-8", include_str!("assets/page.js"))),
+        )
+        .merge(api)
+        .with_state(state)
+}
+
+/// Nothing from elsewhere is loaded, and no other page may show this one in a frame.
+const POLICY: &str =
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
+
+fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
+    let headers: [(HeaderName, &str); 4] = [
+        (CONTENT_TYPE, content_type),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, text)
+}
+
+async fn check_token(State(page): State<PageState>, request: Request, next: Next) -> Response {
+    let Some(expected) = page.token else { return next.run(request).await };
+    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|text| text.strip_prefix("Bearer "));
+    let is_right = shown.is_some_and(|token| {
+        let shown: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
+        shown == expected
+    });
+    match is_right {
+        true => next.run(request).await,
+        false => (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "error": "a token is wanted" })))
+            .into_response(),
+    }
+}
+
+/// Long enough for a question over a large archive; the page says that it takes long.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn answer(answered: Result<serde_json::Value, String>) -> Response {
+    match answered {
+        Ok(json) => ([(CACHE_CONTROL, "no-store")], Json(json)).into_response(),
+        Err(error) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({ "error": error }))).into_response()
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct TaskFilter {
+    #[serde(default)]
+    status: String,
+}
+
+async fn tasks(State(page): State<PageState>, Query(filter): Query<TaskFilter>) -> Response {
+    let status = TaskStatus::ALL.into_iter().find(|status| status.name() == filter.status);
+    answer(page.answers.tasks(status).await)
+}
+
+async fn task(State(page): State<PageState>, Path(id): Path<String>) -> Response {
+    match page.answers.task(&id).await {
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Ok(Some(json)) => answer(Ok(json)),
+        Err(error) => answer(Err(error)),
+    }
+}
+
+async fn question(State(page): State<PageState>, Path(number): Path<usize>) -> Response {
+    let Some(question) = questions::get(number) else { return StatusCode::NOT_FOUND.into_response() };
+    let answered = tokio::time::timeout(LIMIT, page.answers.ask(question.sql)).await;
+    answer(
+        answered
+            .unwrap_or_else(|_| Err(format!("no answer within {} s; use `pipeline query`", LIMIT.as_secs()))),
+    )
+}
