@@ -33,6 +33,7 @@ chaos: venv
 	  cargo test --release --test it -- --nocapture --test-threads=1 killed
 	PIPELINE_CHAOS_FAULTS=200 cargo test --release --test it -- --nocapture --test-threads=1 campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib
+	PIPELINE_FETCH_FILES=1000 PIPELINE_FETCH_KILLS=50 cargo test --release --test it -- --nocapture --test-threads=1 fetch
 
 venv: $(VENV)/installed
 

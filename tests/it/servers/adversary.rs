@@ -116,8 +116,8 @@ fn serve(stream: TcpStream, state: &State) -> std::io::Result<()> {
             })
         };
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let range = header("range")
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let range =
+            header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         let turn = {
             let mut requests = state.requests.lock().unwrap();
             let count = requests.entry(path.clone()).or_default();
@@ -154,7 +154,7 @@ struct Sending {
 fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Result<bool> {
     let path = request.path.split('?').next().unwrap();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let (behaviour, number) = (parts[0], parts.get(1).and_then(|part| part.parse().ok()).unwrap_or(0));
+    let (behaviour, number) = (parts[0], parts.get(1).and_then(|part| part.parse().ok()).unwrap_or(0_u64));
     let size = parts.get(2).and_then(|part| part.split('.').next()?.parse().ok()).unwrap_or(0);
     let mut random = Random(number.wrapping_mul(31).wrapping_add(request.turn));
     let status = |out: &mut TcpStream, status: &str, more: &str| {
@@ -210,7 +210,11 @@ fn send(request: &Request, sending: Sending, out: &mut TcpStream, state: &State)
     let is_same = request.if_range.as_ref().is_none_or(|known| *known == etag);
     let offset = request.range.filter(|_| ranges && is_same).unwrap_or(0);
     if offset > 0 && offset >= body.len() {
-        write!(out, "HTTP/1.1 416 Range\r\nContent-Range: bytes */{}\r\nContent-Length: 0\r\n\r\n", body.len())?;
+        write!(
+            out,
+            "HTTP/1.1 416 Range\r\nContent-Range: bytes */{}\r\nContent-Length: 0\r\n\r\n",
+            body.len()
+        )?;
         return Ok(true);
     }
     let rest = &body[offset..];
