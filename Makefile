@@ -39,6 +39,7 @@ chaos: venv
 	PIPELINE_CHAOS_TASKS=10000 PIPELINE_CHAOS_TASK_KILLS=50 PIPELINE_CHAOS_LATENCY=1 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 tasks::campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib
+	PIPELINE_FETCH_FILES=1000 PIPELINE_FETCH_KILLS=50 cargo test --release --test it -- --nocapture --test-threads=1 fetch
 
 venv: $(VENV)/installed
 

@@ -170,7 +170,19 @@ impl Downloader {
 
     /// Gets the file of `item`.
     pub async fn download(&self, item: &FileItem) -> Result<Downloaded, Failed> {
-        let (mut attempts, slot, host) = (0, self.cache.slot(item), item.host());
+        let slot = self.cache.slot(item);
+        let got = self.attempts(item, slot.clone()).await;
+        if got.is_err() {
+            let removed = tokio::task::spawn_blocking(move || slot.remove_if_empty()).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(name = item.name, "its empty part stays in the cache: {error}");
+            }
+        }
+        got
+    }
+
+    async fn attempts(&self, item: &FileItem, slot: Slot) -> Result<Downloaded, Failed> {
+        let (mut attempts, host) = (0, item.host());
         loop {
             let turn = tokio::select! {
                 biased;

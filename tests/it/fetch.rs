@@ -352,10 +352,12 @@ async fn progress_is_kept_alike_in_both_databases() {
             etag: Some("\"1\"".to_owned()),
             ..FetchRecord::default()
         };
-        fetches.keep("work", record.clone()).await.unwrap();
-        fetches.keep("other", FetchRecord { done: true, ..record.clone() }).await.unwrap();
+        fetches.keep("work", vec![record.clone()]).await.unwrap();
+        let others = ["one", "two"].map(|key| FetchRecord { key: key.to_owned(), ..record.clone() });
+        fetches.keep("other", others.to_vec()).await.unwrap();
+        assert_eq!(fetches.load("other").await.unwrap().len(), 2);
         let done = FetchRecord { done: true, stage: None, error: None, ..record };
-        fetches.keep("work", done.clone()).await.unwrap();
+        fetches.keep("work", vec![done.clone()]).await.unwrap();
         // another process sees what was kept
         let fetches = Database::try_open(&location, "state").await.unwrap().fetches();
         let loaded = fetches.load("work").await.unwrap();
