@@ -1,5 +1,5 @@
 # What CONTRIBUTING.md describes. Everything is built with the one profile, release.
-.PHONY: build check test bench golden fuzz chaos venv clean
+.PHONY: build check test bench golden fuzz chaos soak venv clean
 
 VENV = target/venv
 
@@ -31,8 +31,14 @@ fuzz:
 chaos: venv
 	PIPELINE_CHAOS_KILLS=50 PIPELINE_CHAOS_LINES=2000000 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 killed
+	PIPELINE_CHAOS_KILLS=50 PIPELINE_SHUFFLES=100 \
+	  cargo test --release --test it -- --nocapture --test-threads=1 serve::load
 	PIPELINE_CHAOS_FAULTS=200 cargo test --release --test it -- --nocapture --test-threads=1 campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib
+
+# Half an hour: memory of `pipeline serve` at full speed, without its sinks, and with hostile keys.
+soak: build
+	python3 benches/soak.py
 
 venv: $(VENV)/installed
 

@@ -1,4 +1,5 @@
 //! `pipeline serve`: webhooks in, aggregates out.
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +10,9 @@ use tokio::net::TcpListener;
 
 use super::units::{parse_duration, parse_size};
 use super::{Exit, UsageError};
-use crate::client::RedisConfig;
+use crate::client::{self, RedisConfig};
 use crate::sink::window::{PostgresWindows, RedisQueue, SqliteWindows, WindowSink};
+use crate::stage::event_archive;
 use crate::stage::receiver::routes::{Limits, routes};
 use crate::stage::receiver::{Receiver, ReceiverError, ReceiverOptions, SinkOutbox, delivery};
 use crate::stage::server::{self, ServerOptions, TlsError, TlsFiles};
@@ -18,6 +20,9 @@ use crate::stage::shutdown::Shutdown;
 use crate::store::{self, DatabaseLocation, SqliteStore, StoreError, windows};
 use crate::webhook::{Access, AccessError, RateLimit};
 use crate::window::Settings;
+
+/// Bodies in the queue may hold so many bytes together, or two of the largest.
+const MIN_QUEUE_BYTES: usize = 8 << 20;
 
 /// Take JSON events over HTTP, and aggregate them in windows of time
 ///
@@ -42,6 +47,9 @@ pub(super) struct ServeArgs {
     /// Redis list that they are pushed to; corrections go to NAME:corrections
     #[arg(long, value_name = "NAME", default_value = "pipeline_output")]
     queue_name: String,
+    /// Archive that accepted events go to as well, one by one, as log type "events"
+    #[arg(long, value_name = "URL")]
+    archive: Option<String>,
     #[command(flatten)]
     windows: WindowArgs,
     #[command(flatten)]
@@ -112,11 +120,16 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let tls = args.access.tls()?;
     let (state, others) = locations(&args.database)?;
     let settings = args.windows.settings();
+    if let Some(location) = &args.archive {
+        // a location that cannot be one is told now
+        client::open_store(location)?;
+    }
     let redis = args.queue.as_deref().map(RedisConfig::parse).transpose()?;
     let listener = TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; name another with --listen", args.listen))?;
     let store = SqliteStore::try_open(&state).await?;
+    let _lock = lock(&state)?;
     let identity = store.call("name the state", windows::identity).await?;
     let mut sinks: Vec<Box<dyn WindowSink>> = Vec::new();
     for location in others {
@@ -137,15 +150,20 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let options = ReceiverOptions {
         settings,
         max_queue_size: args.limits.max_queue_size as usize,
+        max_queue_bytes: MIN_QUEUE_BYTES.max(2 * args.limits.max_body_size),
         sinks: outboxes,
-        keeps_lines: false,
+        keeps_lines: args.archive.is_some(),
     };
     let (receiver, writer) = Receiver::try_start(store.clone(), options).await?;
     let delivered = Shutdown::new();
-    let deliveries: Vec<_> = sinks
+    let mut deliveries: Vec<_> = sinks
         .into_iter()
         .map(|sink| tokio::spawn(delivery::deliver(store.clone(), sink, delivered.clone())))
         .collect();
+    if let Some(location) = args.archive {
+        let archiving = event_archive::archive(store.clone(), identity, location, delivered.clone());
+        deliveries.push(tokio::spawn(archiving));
+    }
     let scheme = if tls.is_some() { "https" } else { "http" };
     writeln!(io::stderr(), "listening on {scheme}://{}/webhook", listener.local_addr()?)?;
     let limits = Limits {
@@ -168,6 +186,23 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         delivery.await.context("a delivery ended")?;
     }
     Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code))
+}
+
+/// Held as long as the program runs, however it ends: two that count in memory would overwrite each other's windows.
+fn lock(state: &Path) -> anyhow::Result<File> {
+    let path = state.with_added_extension("lock");
+    let file = File::create(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(UsageError(format!(
+            "{}: another `pipeline serve` has it; name another with --database sqlite://PATH",
+            state.display()
+        ))
+        .into()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).context(format!("{}: cannot be locked", path.display()))
+        }
+    }
 }
 
 /// The file that holds state, and the other places.

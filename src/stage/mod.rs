@@ -1,6 +1,7 @@
 //! The long-running loops: the only place where sources, transports, decoding and sinks meet.
 //!
 //! Stages take built parts, not configuration.
+pub mod event_archive;
 pub mod export;
 pub mod processor;
 pub mod reader;
