@@ -25,8 +25,6 @@ pub mod delivery;
 pub mod routes;
 mod writer;
 
-/// Bodies that are being read or wait to be committed hold at most this many bytes together.
-const MAX_QUEUE_BYTES: usize = 8 << 20;
 /// As many requests are committed together.
 const MAX_GROUP: usize = 1024;
 /// How often windows are looked at when nothing comes.
@@ -60,6 +58,8 @@ pub struct ReceiverOptions {
     pub settings: Settings,
     /// Requests that may wait.
     pub max_queue_size: usize,
+    /// Bytes that bodies hold together which are being read or wait; at least those of one body twice.
+    pub max_queue_bytes: usize,
     /// Outboxes to fill, by name.
     pub sinks: Vec<SinkOutbox>,
     /// Whether lines are kept for an archive.
@@ -131,12 +131,12 @@ impl Receiver {
         options: ReceiverOptions,
     ) -> Result<(Self, WriterTask), ReceiverError> {
         let (queue, requests) = mpsc::channel(options.max_queue_size);
+        let bytes = Arc::new(Semaphore::new(options.max_queue_bytes));
         let is_healthy = Arc::new(AtomicBool::new(true));
         let windows = restore(&store, options.settings).await?;
         let writer = Box::new(Writer::new(windows, options.sinks.clone(), options.keeps_lines));
         let serving = Loop { store, options, requests, is_healthy: Arc::clone(&is_healthy) };
         let task = tokio::spawn(serving.run(writer));
-        let bytes = Arc::new(Semaphore::new(MAX_QUEUE_BYTES));
         Ok((Self { queue, bytes, is_healthy }, task))
     }
 
