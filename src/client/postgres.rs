@@ -13,12 +13,16 @@ use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, NoTls};
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Error, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::form_urlencoded;
 
 use super::secret::{self, Secret, redacted};
 use super::{ClientError, tls};
+
+mod drive;
+
+use self::drive::drive;
 
 /// Unless the URL says `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -171,13 +175,6 @@ impl PgConfig {
         self.config.get_user()
     }
 
-    /// The same, waking `notified` for what `LISTEN` of a connection made from it brings.
-    #[must_use]
-    pub fn with_notifications(mut self, notified: Arc<Notify>) -> Self {
-        self.notified = Some(notified);
-        self
-    }
-
     /// Connects once, and drives the connection in a task of its own until the client is dropped.
     pub async fn connect(&self) -> Result<Client, ClientError> {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
@@ -227,26 +224,8 @@ impl PgConfig {
         T: MakeTlsConnect<Socket>,
         T::Stream: Send + 'static,
     {
-        let (client, mut connection) = config.connect(tls).await?;
-        let (address, notified) = (self.address(), self.notified.clone());
-        tokio::spawn(async move {
-            loop {
-                match std::future::poll_fn(|context| connection.poll_message(context)).await {
-                    Some(Ok(AsyncMessage::Notification(_))) => {
-                        if let Some(notified) = &notified {
-                            notified.notify_one();
-                        }
-                    }
-                    Some(Ok(_)) => {}
-                    // whoever waits for an answer gets an error of its own
-                    Some(Err(error)) => {
-                        tracing::debug!("the connection to postgres at {address} ended: {error}");
-                        return;
-                    }
-                    None => return,
-                }
-            }
-        });
+        let (client, connection) = config.connect(tls).await?;
+        drive(connection, self.address(), self.notified.clone());
         Ok(client)
     }
 
