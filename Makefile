@@ -1,5 +1,5 @@
 # What CONTRIBUTING.md describes. Everything is built with the one profile, release.
-.PHONY: build check test test-ui bench golden fuzz chaos venv clean
+.PHONY: build check test test-ui bench golden fuzz chaos soak venv clean
 
 VENV = target/venv
 
@@ -35,10 +35,17 @@ fuzz:
 chaos: venv
 	PIPELINE_CHAOS_KILLS=50 PIPELINE_CHAOS_LINES=2000000 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 killed
+	PIPELINE_CHAOS_KILLS=50 PIPELINE_SHUFFLES=100 \
+	  cargo test --release --test it -- --nocapture --test-threads=1 serve::load
 	PIPELINE_CHAOS_FAULTS=200 cargo test --release --test it -- --nocapture --test-threads=1 campaign
 	PIPELINE_CHAOS_TASKS=10000 PIPELINE_CHAOS_TASK_KILLS=50 PIPELINE_CHAOS_LATENCY=1 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 tasks::campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib
+	PIPELINE_FETCH_FILES=1000 PIPELINE_FETCH_KILLS=50 cargo test --release --test it -- --nocapture --test-threads=1 fetch
+
+# Half an hour: memory of `pipeline serve` at full speed, without its sinks, and with hostile keys.
+soak: build
+	python3 benches/soak.py
 
 venv: $(VENV)/installed
 

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use clap::builder::FalseyValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::run::SummaryFormat;
 use super::storage::StorageArgs;
-use super::units::{bytes_text, parse_duration, parse_size, with_commas};
-use super::{Exit, Global, UsageError};
+use super::units::{bytes_text, with_commas};
+use super::{Exit, Global};
 use crate::client::{ClientError, redacted};
-use crate::download::{DownloadError, DownloadOptions, FileItem, Manifest, UnpackLimits};
+use crate::download::{DownloadError, FileItem, Manifest, UnpackLimits};
 use crate::source::CutOptions;
 use crate::stage::downloader::{
     Fetch, FetchError, FetchOptions, FetchReport, Ingest, IngestOptions, Simulation, SpecError, StageParts,
@@ -26,6 +25,10 @@ use crate::stage::processor::DecoderPool;
 use crate::stage::shutdown::Shutdown;
 use crate::store::{DEFAULT_DATABASE, Database, DatabaseLocation, StoreError};
 use crate::telemetry::Metric;
+
+mod args;
+
+use args::{DownloadArgs, WorkArgs};
 
 /// Download the files of a manifest, process them, lose none; run again to continue
 #[derive(Debug, Args)]
@@ -78,117 +81,6 @@ pub(super) struct FetchArgs {
     work: WorkArgs,
     #[command(flatten)]
     storage: StorageArgs,
-}
-
-/// How to download.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Downloads")]
-struct DownloadArgs {
-    /// Downloads at once
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
-    downloads: u16,
-    /// Of those, to one host; fewer when it says that it is busy
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
-    per_host: u16,
-    /// Folder for files on their way; what is done is removed [default: processing-pipeline-download-cache in the
-    /// folder for temporary files]
-    #[arg(long, value_name = "DIR")]
-    download_cache: Option<PathBuf>,
-    /// Attempts in all, with growing waits between
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    retries: u32,
-    /// Longest wait for a connection
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    connect_timeout: Duration,
-    /// Longest wait for the next byte
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    idle_timeout: Duration,
-    /// Longest time for an attempt as a whole [default: none]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    download_timeout: Option<Duration>,
-    /// Longest wait that a server may ask for
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    max_retry_after: Duration,
-    /// Redirects that are followed
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(0..=100))]
-    max_redirects: u16,
-    /// Also fetch from private, loopback and link-local addresses
-    #[arg(long)]
-    allow_private: bool,
-    /// Schemes that a manifest may name, of http, https, file, s3, gs, az
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "http,https,file")]
-    schemes: Vec<String>,
-    /// No network: each item takes 1 to 3 s, and 5 to 10 s to process
-    #[arg(long)]
-    simulate_downloads: bool,
-    /// Share of simulated items that fail, from 0 to 1
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share, requires = "simulate_downloads")]
-    simulate_failures: f64,
-    /// Decides simulated delays and failures
-    #[arg(long, value_name = "N", default_value = "42")]
-    seed: u64,
-    #[arg(long, hide = true, value_parser = FalseyValueParser::new())]
-    no_sleep: bool,
-}
-
-/// How to process.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Processing")]
-struct WorkArgs {
-    /// Files that wait to be pre-processed; more hold back the download
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
-    download_queue_size: u16,
-    /// Files that wait to be processed
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
-    pre_processing_queue_size: u16,
-    /// Files processed at once
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=256))]
-    processing_limit: u16,
-    /// Most that `decompress` makes of one file, in GiB
-    #[arg(long, value_name = "GIB", default_value = "64", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    max_unpacked_gib: u64,
-    /// Most that `decompress` makes of one file, as a multiple of its size
-    #[arg(long, value_name = "N", default_value = "250", value_parser = clap::value_parser!(u64).range(1..))]
-    max_unpack_ratio: u64,
-    /// A command of `exec` is killed after this time
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    exec_timeout: Duration,
-    /// Cut the input of `ingest` into chunks of about this size
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
-    chunk_size: usize,
-    /// Keep a longer line as a reject, in pieces of this size
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
-    max_line_bytes: usize,
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "a share from 0 to 1 is expected".to_owned())
-}
-
-impl DownloadArgs {
-    fn options(&self, revalidate: bool) -> Result<DownloadOptions, UsageError> {
-        let known = ["http", "https", "file", "s3", "gs", "az"];
-        if let Some(unknown) = self.schemes.iter().find(|scheme| !known.contains(&scheme.as_str())) {
-            return Err(UsageError(format!("--schemes: {unknown} is none of {}", known.join(", "))));
-        }
-        let default = DownloadOptions::default();
-        Ok(DownloadOptions {
-            cache: self.download_cache.clone().unwrap_or(default.cache),
-            downloads: self.downloads.into(),
-            per_host: self.per_host.into(),
-            attempts: self.retries,
-            connect_timeout: self.connect_timeout,
-            idle_timeout: self.idle_timeout,
-            timeout: self.download_timeout,
-            max_redirects: self.max_redirects.into(),
-            allow_private: self.allow_private,
-            schemes: self.schemes.clone(),
-            max_wait: self.max_retry_after,
-            revalidate,
-            no_sleep: self.no_sleep,
-        })
-    }
 }
 
 /// Runs it.

@@ -141,7 +141,7 @@ pub(super) async fn run(command: LoadCommand, global: &Global) -> anyhow::Result
         false => Err(UsageError(format!("{flag} must be more than 0"))),
     };
     let (load, schedule, template) = match command {
-        LoadCommand::Steady(SteadyArgs { rate, duration, load }) if rate == 0.0 => {
+        LoadCommand::Steady(SteadyArgs { rate: 0.0, duration, load }) => {
             (load, Schedule::Unlimited(duration), None)
         }
         LoadCommand::Steady(SteadyArgs { rate, duration, load }) => {

@@ -11,23 +11,27 @@ use crate::task::TaskStore;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Page")]
 pub(super) struct PageArgs {
-    /// Archive that the page shows and asks: a folder, s3://, gs:// or az://
-    #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
-    archive: String,
     /// Metrics of another process that the page adds up, http://HOST:PORT/metrics (repeatable)
     #[arg(long, value_name = "URL")]
     metrics_from: Vec<String>,
 }
 
 impl PageArgs {
-    /// The page over the tasks and windows of `tasks`; with a token file, for those only who know the token.
+    /// The page over an archive, and the tasks and windows of `tasks`; with a token file, for those only who know the
+    /// token.
     pub(super) fn state(
         &self,
+        archive: Option<&str>,
         tasks: TaskStore,
         token_file: Option<&Path>,
         global: &Global,
     ) -> anyhow::Result<PageState> {
-        let state = PageState::new(&self.archive, global.log_types()?, tasks, self.metrics_from.clone());
+        let state = PageState::new(
+            archive.unwrap_or(super::DEFAULT_ARCHIVE),
+            global.log_types()?,
+            tasks,
+            self.metrics_from.clone(),
+        );
         let Some(path) = token_file else { return Ok(state) };
         let token = std::fs::read_to_string(path)
             .map_err(|error| UsageError(format!("{}: the token cannot be read: {error}", path.display())))?;

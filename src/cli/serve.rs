@@ -1,4 +1,5 @@
 //! `pipeline serve`: webhooks in, aggregates out.
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use tokio::net::TcpListener;
 use super::page::PageArgs;
 use super::units::{parse_duration, parse_size};
 use super::{Exit, Global, UsageError};
-use crate::client::RedisConfig;
+use crate::client::{self, RedisConfig};
 use crate::sink::window::{PostgresWindows, RedisQueue, SqliteWindows, WindowSink};
+use crate::stage::event_archive;
 use crate::stage::receiver::routes::{Limits, routes};
 use crate::stage::receiver::{Receiver, ReceiverError, ReceiverOptions, SinkOutbox, delivery};
 use crate::stage::server::{self, ServerOptions, TlsError, TlsFiles};
@@ -23,6 +25,9 @@ use crate::store::{self, Database, DatabaseLocation, SqliteStore, StoreError, wi
 use crate::task::TaskStore;
 use crate::webhook::{Access, AccessError, RateLimit};
 use crate::window::Settings;
+
+/// Bodies in the queue may hold so many bytes together, or two of the largest.
+const MIN_QUEUE_BYTES: usize = 8 << 20;
 
 /// Take JSON events over HTTP, and aggregate them in windows of time; show what happens on a page at /
 ///
@@ -50,6 +55,9 @@ pub(super) struct ServeArgs {
     /// Redis list that they are pushed to; corrections go to NAME:corrections
     #[arg(long, value_name = "NAME", default_value = "pipeline_output")]
     queue_name: String,
+    /// Archive that accepted events go to as well, one by one, as log type "events"
+    #[arg(long, value_name = "URL")]
+    archive: Option<String>,
     #[command(flatten)]
     windows: WindowArgs,
     #[command(flatten)]
@@ -123,6 +131,10 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let tls = args.access.tls()?;
     let (state, others) = locations(&args.database)?;
     let settings = args.windows.settings();
+    if let Some(location) = &args.archive {
+        // a location that cannot be one is told now
+        client::open_store(location)?;
+    }
     let redis = args.queue.as_deref().map(RedisConfig::parse).transpose()?;
     let listener = TcpListener::bind(&args.listen)
         .await
@@ -137,6 +149,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         server::serve(listener, app, options, &shutdown).await;
         return Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code));
     }
+    let _lock = lock(&state)?;
     let identity = store.call("name the state", windows::identity).await?;
     let mut sinks: Vec<Box<dyn WindowSink>> = Vec::new();
     for location in others {
@@ -157,15 +170,20 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let receiver_options = ReceiverOptions {
         settings,
         max_queue_size: args.limits.max_queue_size as usize,
+        max_queue_bytes: MIN_QUEUE_BYTES.max(2 * args.limits.max_body_size),
         sinks: outboxes,
-        keeps_lines: false,
+        keeps_lines: args.archive.is_some(),
     };
     let (receiver, writer) = Receiver::try_start(store.clone(), receiver_options).await?;
     let delivered = Shutdown::new();
-    let deliveries: Vec<_> = sinks
+    let mut deliveries: Vec<_> = sinks
         .into_iter()
         .map(|sink| tokio::spawn(delivery::deliver(store.clone(), sink, delivered.clone())))
         .collect();
+    if let Some(location) = args.archive {
+        let archiving = event_archive::archive(store.clone(), identity, location, delivered.clone());
+        deliveries.push(tokio::spawn(archiving));
+    }
     writeln!(io::stderr(), "listening on {scheme}://{}/webhook", listener.local_addr()?)?;
     let limits = Limits {
         access,
@@ -202,12 +220,34 @@ impl ServeArgs {
             }
             Some(DatabaseLocation::Sqlite(_)) | None => of_state(),
         };
-        Ok(crate::page::router(self.page.state(tasks, self.access.token_file.as_deref(), global)?))
+        Ok(crate::page::router(self.page.state(
+            self.archive.as_deref(),
+            tasks,
+            self.access.token_file.as_deref(),
+            global,
+        )?))
     }
 
     #[cfg(not(feature = "query"))]
     async fn page(&self, _: &SqliteStore, _: &Global) -> anyhow::Result<Router> {
         Ok(Router::new())
+    }
+}
+
+/// Held as long as the program runs, however it ends: two that count in memory would overwrite each other's windows.
+fn lock(state: &Path) -> anyhow::Result<File> {
+    let path = state.with_added_extension("lock");
+    let file = File::create(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(UsageError(format!(
+            "{}: another `pipeline serve` has it; name another with --database sqlite://PATH",
+            state.display()
+        ))
+        .into()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).context(format!("{}: cannot be locked", path.display()))
+        }
     }
 }
 

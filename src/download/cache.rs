@@ -115,6 +115,14 @@ impl Slot {
         Ok(())
     }
 
+    /// Removes a part that holds nothing.
+    pub(super) fn remove_if_empty(&self) -> io::Result<()> {
+        match fs::symlink_metadata(&self.part) {
+            Ok(metadata) if metadata.len() == 0 => fs::remove_file(&self.part),
+            _ => Ok(()),
+        }
+    }
+
     /// What is known of the whole file, if it is here.
     pub(super) fn complete(&self) -> Option<(u64, Validators)> {
         let metadata = fs::symlink_metadata(&self.path).ok().filter(fs::Metadata::is_file)?;
@@ -202,10 +210,8 @@ impl Part {
             self.file.set_modified(modified).map_err(failed("set the time of the part"))?;
         }
         self.file.sync_all().map_err(failed("sync the part"))?;
-        fs::rename(&self.slot.part, &self.slot.path).map_err(failed("rename the part"))?;
-        let folder = self.slot.path.parent().unwrap_or(Path::new("."));
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(DownloadError::disk(folder, "sync the folder"))
+        // the folder is not synced: a name that a power cut takes back is that of a part, which starts anew
+        fs::rename(&self.slot.part, &self.slot.path).map_err(failed("rename the part"))
     }
 
     /// Starts from nothing the next time.

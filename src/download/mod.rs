@@ -18,6 +18,7 @@ mod hosts;
 mod item;
 mod manifest;
 mod name;
+mod options;
 mod remote;
 mod transfer;
 mod unpack;
@@ -27,7 +28,8 @@ pub use self::cache::{Cache, Slot, sha256_of};
 pub use self::item::{FileItem, ItemFault, shown_url};
 pub use self::manifest::{Manifest, ManifestError, ManifestFault};
 pub use self::name::safe_name;
-pub use self::transfer::{DownloadOptions, Downloaded, Downloader, Failed};
+pub use self::options::DownloadOptions;
+pub use self::transfer::{Downloaded, Downloader, Failed};
 pub use self::unpack::{UnpackError, UnpackLimits, unpack};
 
 /// Why a file could not be downloaded. No text of it holds a URL's query.
@@ -93,6 +95,14 @@ pub enum DownloadError {
         expected: u64,
         /// What came, or was announced.
         received: u64,
+    },
+    /// A server that contradicts itself.
+    #[error("the server announces {announced} bytes and has {actual}; ask who runs it")]
+    Length {
+        /// By the length of its first answer.
+        announced: u64,
+        /// By its answer to a request for the rest.
+        actual: u64,
     },
     /// Content that is not the manifest's.
     #[error("sha256 {received} instead of {expected}; the file is another one, or was damaged")]

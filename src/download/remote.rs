@@ -15,11 +15,10 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::DownloadError;
 use super::address::{PublicResolver, Refused, check_literal};
 use super::cache::Validators;
 use super::item::parse_retry_after;
-use super::transfer::DownloadOptions;
+use super::{DownloadError, DownloadOptions};
 use crate::client;
 
 /// Bytes of a local file that are read at once.
@@ -225,7 +224,17 @@ fn answered(response: Response, wanted: Wanted<'_>) -> Result<Answer, DownloadEr
             validators = Validators { total: total.or(known.total), ..known.clone() };
             first
         }
-        (StatusCode::RANGE_NOT_SATISFIABLE, Wanted::Rest(..)) => return Ok(Answer::NoSuchRange),
+        (StatusCode::RANGE_NOT_SATISFIABLE, Wanted::Rest(asked, known)) => {
+            let length = text(headers, &header::CONTENT_RANGE);
+            let length = length.and_then(|range| range.strip_prefix("bytes */")?.trim().parse().ok());
+            return match (length, known.total) {
+                // asking for all of it again would end the same
+                (Some(actual), Some(announced)) if actual == asked && actual < announced => {
+                    Err(DownloadError::Length { announced, actual })
+                }
+                _ => Ok(Answer::NoSuchRange),
+            };
+        }
         (StatusCode::NOT_MODIFIED, Wanted::Changed(_)) => return Ok(Answer::Unchanged),
         (StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => {
             return Err(DownloadError::Answer(format!("{} was not asked for", response.status().as_u16())));

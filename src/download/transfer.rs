@@ -2,7 +2,6 @@
 //!
 //! A turn at the host and one of the download slots are held only while bytes flow, not while an attempt waits for the
 //! next. Invariant: what is returned is in the cache, has the length and the hash that are known of it, and is on disk.
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,64 +15,13 @@ use super::cache::{Part, Validators};
 use super::hosts::Hosts;
 use super::item::hex;
 use super::remote::{Answer, Opened, Remote, Wanted};
-use super::{Cache, DownloadError, FileItem, Slot};
+use super::{Cache, DownloadError, DownloadOptions, FileItem, Slot};
 use crate::telemetry::Metric;
 
 /// Blocks between the network and the disk.
 const QUEUE_BLOCKS: usize = 16;
 /// Waits between attempts grow from the first to the second of these.
 const WAITS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
-
-/// How to download.
-#[derive(Debug, Clone)]
-pub struct DownloadOptions {
-    /// Folder of the cache.
-    pub cache: PathBuf,
-    /// Downloads at once.
-    pub downloads: usize,
-    /// Of those, to one host.
-    pub per_host: usize,
-    /// Attempts in all.
-    pub attempts: u32,
-    /// Until a connection is made.
-    pub connect_timeout: Duration,
-    /// Without a byte.
-    pub idle_timeout: Duration,
-    /// For one attempt as a whole.
-    pub timeout: Option<Duration>,
-    /// Redirects that are followed.
-    pub max_redirects: usize,
-    /// Whether addresses of this machine's own networks may be asked.
-    pub allow_private: bool,
-    /// Schemes that a manifest may name.
-    pub schemes: Vec<String>,
-    /// A server that wants to be left alone for longer is given up on.
-    pub max_wait: Duration,
-    /// Whether to ask if the content of what is here already changed.
-    pub revalidate: bool,
-    /// Whether to wait at all.
-    pub no_sleep: bool,
-}
-
-impl Default for DownloadOptions {
-    fn default() -> Self {
-        Self {
-            cache: std::env::temp_dir().join("processing-pipeline-download-cache"),
-            downloads: 4,
-            per_host: 4,
-            attempts: 3,
-            connect_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(30),
-            timeout: None,
-            max_redirects: 10,
-            allow_private: false,
-            schemes: ["http", "https", "file"].map(str::to_owned).to_vec(),
-            max_wait: Duration::from_secs(600),
-            revalidate: false,
-            no_sleep: false,
-        }
-    }
-}
 
 /// A file that is here.
 #[derive(Debug)]
@@ -170,7 +118,19 @@ impl Downloader {
 
     /// Gets the file of `item`.
     pub async fn download(&self, item: &FileItem) -> Result<Downloaded, Failed> {
-        let (mut attempts, slot, host) = (0, self.cache.slot(item), item.host());
+        let slot = self.cache.slot(item);
+        let got = self.attempts(item, slot.clone()).await;
+        if got.is_err() {
+            let removed = tokio::task::spawn_blocking(move || slot.remove_if_empty()).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(name = item.name, "its empty part stays in the cache: {error}");
+            }
+        }
+        got
+    }
+
+    async fn attempts(&self, item: &FileItem, slot: Slot) -> Result<Downloaded, Failed> {
+        let (mut attempts, host) = (0, item.host());
         loop {
             let turn = tokio::select! {
                 biased;

@@ -210,7 +210,12 @@ impl Fetch {
             Some((state, work)) if !options.again => state.load(work).await?,
             _ => HashMap::new(),
         };
-        let downloader = Arc::new(Downloader::try_new(options.download.clone())?);
+        let mut download = options.download.clone();
+        if options.simulation.is_some() {
+            // never taken for a real file
+            download.cache = download.cache.join("simulated");
+        }
+        let downloader = Arc::new(Downloader::try_new(download)?);
         let plan = Plan::new(items, &known, &options);
         let (to_pre_process, downloaded) = mpsc::channel(options.download_queue.max(1));
         let (to_process, pre_processed) = mpsc::channel(options.pre_processing_queue.max(1));
@@ -240,15 +245,16 @@ impl Fetch {
             state: state.filter(|_| options.simulation.is_none()),
             items: Vec::new(),
         };
-        for item in plan.done_before {
+        let skipped = plan.done_before.into_iter().map(|item| {
             let slot = downloader.cache().slot(&item);
-            ending.end(Ended::skipped(item, slot)).await;
-        }
-        for item in plan.left {
-            ending.end(Ended::not_started(item)).await;
-        }
-        while let Some(one) = ended.recv().await {
-            ending.end(one).await;
+            Ended::skipped(item, slot)
+        });
+        ending.end(skipped.collect()).await;
+        ending.end(plan.left.into_iter().map(Ended::not_started).collect()).await;
+        let mut some = Vec::new();
+        // all that wait share one write to the state
+        while ended.recv_many(&mut some, ENDED_QUEUE).await > 0 {
+            ending.end(std::mem::take(&mut some)).await;
         }
         while let Some(task) = tasks.join_next().await {
             if let Err(failed) = task

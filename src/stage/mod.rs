@@ -2,6 +2,7 @@
 //!
 //! Stages take built parts, not configuration.
 pub mod downloader;
+pub mod event_archive;
 pub mod export;
 pub mod processor;
 pub mod reader;

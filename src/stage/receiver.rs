@@ -2,7 +2,7 @@
 //!
 //! One writer owns the windows. It takes all requests that wait, counts them in memory, and writes what changed in
 //! one transaction; requests that arrive meanwhile are the next group, so that a slow disk makes groups larger, not
-//! the queue longer. Where a transaction fails, memory is read anew from what is on disk.
+//! the queue longer; waiting a moment for more made it slower. Where a transaction fails, memory is read anew from what is on disk.
 //!
 //! Invariants: a request is answered after its transaction; what is in memory is what journal and saved state give;
 //! the queue is bounded in requests and bytes, and who comes to a full one is told so. Deliberately absent: HTTP
@@ -25,18 +25,12 @@ pub mod delivery;
 pub mod routes;
 mod writer;
 
-/// Bodies that are being read or wait to be committed hold at most this many bytes together.
-const MAX_QUEUE_BYTES: usize = 8 << 20;
 /// As many requests are committed together.
 const MAX_GROUP: usize = 1024;
 /// How often windows are looked at when nothing comes.
 const TICK: Duration = Duration::from_millis(200);
 /// Pause before what failed is tried again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
-/// Requests of one group are waited for this long once the first is there: a transaction costs the same for one
-/// event and for fifty.
-const GATHER: Duration = Duration::from_millis(1);
-
 /// Why a receiver cannot run.
 #[derive(Debug, Error)]
 pub enum ReceiverError {
@@ -60,6 +54,8 @@ pub struct ReceiverOptions {
     pub settings: Settings,
     /// Requests that may wait.
     pub max_queue_size: usize,
+    /// Bytes that bodies hold together which are being read or wait; at least those of one body twice.
+    pub max_queue_bytes: usize,
     /// Outboxes to fill, by name.
     pub sinks: Vec<SinkOutbox>,
     /// Whether lines are kept for an archive.
@@ -131,12 +127,12 @@ impl Receiver {
         options: ReceiverOptions,
     ) -> Result<(Self, WriterTask), ReceiverError> {
         let (queue, requests) = mpsc::channel(options.max_queue_size);
+        let bytes = Arc::new(Semaphore::new(options.max_queue_bytes));
         let is_healthy = Arc::new(AtomicBool::new(true));
         let windows = restore(&store, options.settings).await?;
         let writer = Box::new(Writer::new(windows, options.sinks.clone(), options.keeps_lines));
         let serving = Loop { store, options, requests, is_healthy: Arc::clone(&is_healthy) };
         let task = tokio::spawn(serving.run(writer));
-        let bytes = Arc::new(Semaphore::new(MAX_QUEUE_BYTES));
         Ok((Self { queue, bytes, is_healthy }, task))
     }
 
@@ -209,7 +205,6 @@ impl Loop {
             }
             if !group.is_empty() {
                 last_event = Instant::now();
-                self.gather(&mut group).await;
             }
             let is_silent = last_event.elapsed() >= silence;
             let requests = std::mem::take(&mut group);
@@ -231,18 +226,6 @@ impl Loop {
             };
             if is_end {
                 return Ok(());
-            }
-        }
-    }
-
-    /// Adds what arrives within a moment.
-    async fn gather(&mut self, group: &mut Vec<Queued>) {
-        let deadline = tokio::time::Instant::now() + GATHER;
-        while group.len() < MAX_GROUP {
-            let room = MAX_GROUP - group.len();
-            match tokio::time::timeout_at(deadline, self.requests.recv_many(group, room)).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return,
             }
         }
     }

@@ -41,8 +41,8 @@ pub trait Fetches: Send + Sync {
     /// Every record of a kind of work, by key.
     async fn load(&self, work: &str) -> Result<HashMap<String, FetchRecord>, StoreError>;
 
-    /// Keeps a record in place of an older one of its key; on disk when this returns.
-    async fn keep(&self, work: &str, record: FetchRecord) -> Result<(), StoreError>;
+    /// Keeps records in place of older ones of their keys, all or none; on disk when this returns.
+    async fn keep(&self, work: &str, records: Vec<FetchRecord>) -> Result<(), StoreError>;
 }
 
 impl Database {

@@ -117,7 +117,7 @@ mod tests {
         let shown = |url| DatabaseLocation::parse(url).map(|location| location.to_string());
         assert_eq!(shown("state.db").unwrap(), "sqlite://state.db");
         assert_eq!(shown("sqlite:///var/lib/state.db").unwrap(), "sqlite:///var/lib/state.db");
-        assert_eq!(shown("postgres://me:secret@host/db").unwrap(), "postgres://me@host/db");
+        assert_eq!(shown("postgres://me:secret@host/db").unwrap(), "postgres://me:***@host/db");
         for bad in ["", "sqlite://", "mysql://host/db"] {
             assert!(shown(bad).unwrap_err().to_string().contains("write sqlite://PATH"), "{bad}");
         }

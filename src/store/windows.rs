@@ -11,6 +11,7 @@ use super::{SqliteStore, StoreError};
 use crate::model::WindowRow;
 
 pub mod aggregates;
+mod lines;
 pub mod outbox;
 
 /// Identities expire together in units of this.

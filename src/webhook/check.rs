@@ -197,7 +197,7 @@ fn metadata(raw: &RawValue) -> Result<String, Fault> {
     Ok(json.replace(['\n', '\r'], " "))
 }
 
-/// The event as one line of JSON, the same for the same event; [`crate::log_type`] `events` reads it.
+/// The event as one line of JSON, the same for the same event; [`super::EVENTS_TYPE`] reads it.
 #[must_use]
 pub fn line(event: &Event) -> String {
     let time = DateTime::from_timestamp_micros(event.timestamp_micros).unwrap_or_default();

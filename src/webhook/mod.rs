@@ -11,3 +11,6 @@ pub use self::access::{Access, AccessError, Denied};
 pub use self::body::{BadBody, BadEvent, Posted, PostedEvent, read};
 pub use self::check::{Fault, Id, MAX_AHEAD, line, request_id};
 pub use self::rate::RateLimit;
+
+/// The log type of [`line`]s, as a type file.
+pub const EVENTS_TYPE: &str = include_str!("events.toml");

@@ -141,10 +141,8 @@ fn run(events: &[Event], steps: &[Then], settings: Settings) -> Kept {
 
 fn sorted(windows: &Windows) -> Vec<(Bounds, bool, BTreeMap<String, Group>)> {
     let of_window = |window: &Window| {
-        let group = |(name, group): (&Box<str>, &Group)| {
-            (name.to_string(), Group { is_unsaved: false, ..group.clone() })
-        };
-        window.groups.iter().map(group).collect()
+        let unsaved = |group: &Group| Group { is_unsaved: false, ..group.clone() };
+        window.groups.iter().map(|(name, group)| (name.to_string(), unsaved(group))).collect()
     };
     windows.open.iter().map(|(bounds, window)| (*bounds, window.is_closed, of_window(window))).collect()
 }

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use super::exactly_once::{Chaos, num_kills};
+use super::schema::connect;
 use super::servers::{Database, Postgres};
 use super::support::{NO_TYPE, Site, numbered_lines, repository};
 
@@ -117,6 +118,93 @@ fn what_the_archive_holds_in_other_cuts_is_completed() {
     assert_eq!(report["written_rows"], 2000);
     assert_eq!(place.days_left(), 0);
     place.expect_whole();
+}
+
+#[test]
+fn what_a_replay_decoded_anew_stays_for_the_archive_has_it_otherwise() {
+    let place = Place::empty();
+    let log_type = "name = \"door\"\nlines = [\"{timestamp} door={door}\"]\n[columns]\n\
+                    timestamp = { type = \"timestamp\" }\ndoor = { type = \"string\" }\n";
+    let lines: String = (0..100).map(|n| format!("2024-01-15T00:00:03Z door={n}\n")).collect();
+    for (name, cut) in [("same", "16KiB"), ("other", "1000B")] {
+        place.site.write(&format!("{name}/a.log"), format!("{}{lines}", numbered_lines(0, 100)));
+        place.site.run(&[name, "--chunk-size", "16KiB"]);
+        place.site.run(&[name, "--into", &place.url, "--chunk-size", cut]);
+    }
+    place.site.write("types/door.toml", log_type);
+    let with_door = |command: &[&str]| place.site.ok(&[command, &["--log-types", "types"]].concat());
+    with_door(&["rejects", "replay", "--into", &place.url]);
+    assert_eq!(place.database.sql("SELECT count(*) FROM door_logs"), "200");
+    let ended = place.site.end(&place.export_command(&["--drop"])).expect_code(1);
+    let errors = ended.errors();
+    assert!(errors[0].contains("100 door") && errors[0].contains("100 rejects"), "{errors:?}");
+    assert_eq!(place.database.sql("SELECT count(*) FROM door_logs"), "200");
+    // an archive that got its rows from there has them as they are there
+    place.export(&["--drop", "--archive", "new"]);
+    assert_eq!(place.days_left(), 0);
+    let count =
+        with_door(&["query", "--from", "new", "SELECT count(*) AS n FROM door_logs", "--output", "csv"]);
+    assert_eq!(count, "n\n200\n");
+}
+
+#[test]
+fn a_part_is_decoded_by_the_types_in_the_order_in_which_they_are_tried() {
+    let place = Place::empty();
+    // behind `firewall` by name, but a site's types come first
+    let log_type = "name = \"zfw\"\nlines = [\"{timestamp}|action=allow|src={src}|{rest*}\"]\n[columns]\n\
+                    timestamp = { type = \"timestamp\" }\nsrc = { type = \"ip\" }\nrest = { type = \"string\" }\n";
+    place.site.write("types/zfw.toml", log_type);
+    let lines: Vec<_> = numbered_lines(0, 1000).lines().map(str::to_owned).collect();
+    let other = |(n, line): (usize, &String)| match n % 3 {
+        0 => line.replace("action=drop", "action=allow") + "\n",
+        _ => format!("{line}\n"),
+    };
+    let lines: String = lines.iter().enumerate().map(other).collect();
+    let border = lines.len() / 3 + lines[lines.len() / 3..].find('\n').unwrap() + 1;
+    place.site.write("logs/a.log", &lines[..border]);
+    let types = ["--log-types", "types"];
+    place.site.run(&[&["logs", "--chunk-size", "7000B"], &types[..]].concat());
+    place.site.write("logs/a.log", &lines);
+    place.site.run(&[&["logs", "--into", &place.url, "--chunk-size", "16KiB"], &types[..]].concat());
+    let rows = "SELECT (SELECT count(*) FROM zfw_logs) || ' ' || (SELECT count(*) FROM firewall_logs)";
+    let before = place.database.sql(rows);
+    assert!(!before.starts_with("0 "), "{before}");
+    place.site.ok(&[&place.export_command(&["--drop"])[..], &types].concat());
+    assert_eq!(place.database.sql(rows), "0 0");
+    let sql = "SELECT (SELECT count(*) FROM zfw_logs) || ' ' || (SELECT count(*) FROM firewall_logs) AS n";
+    let after = place.site.ok(&[&["query", sql, "--output", "csv"], &types[..]].concat());
+    assert_eq!(after, format!("n\n{before}\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_leaf_get_one_and_a_long_reader_is_not_waited_for() {
+    let place = Place::empty();
+    let line = |day: usize| {
+        numbered_lines(0, 1).replace("2024-01-15", &format!("2024-{:02}-{:02}", 1 + day / 28, 1 + day % 28))
+    };
+    // more days than one commit makes leaves for
+    place.site.write("logs/a.log", (0..100).map(line).collect::<String>());
+    place.site.run(&["--into", &place.url, "logs"]);
+    assert_eq!(place.database.sql("SELECT count(*) FROM firewall_logs_default"), "36");
+    let command = place.export_command(&["--drop"]);
+    let reader = connect(&place.url).await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM firewall_logs").await.unwrap();
+    let ended = place.site.end(&command).expect_code(1);
+    assert!(ended.errors().iter().any(|error| error.contains("in use; run again")), "{}", ended.stderr);
+    reader.batch_execute("COMMIT").await.unwrap();
+    place.export(&["--drop"]);
+    assert_eq!(place.database.sql("SELECT count(*) FROM firewall_logs"), "0");
+    assert_eq!(place.site.number("SELECT count(*) FROM firewall_logs"), 100);
+    place.expect_whole();
+}
+
+#[test]
+fn a_schema_or_an_archive_is_not_made_for_nothing() {
+    let place = Place::empty();
+    place.site.error(3, &place.export_command(&["--schema", "typo", "--drop"]));
+    let schemas = "SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'typo'";
+    assert_eq!(place.database.sql(schemas), "0");
+    assert!(!place.site.at("pipeline-data/archive").exists());
 }
 
 #[test]

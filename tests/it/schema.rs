@@ -28,7 +28,7 @@ timestamp = { type = "timestamp" }
 user      = { type = "string", index = true }
 "#;
 
-async fn connect(url: &str) -> Client {
+pub(super) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client

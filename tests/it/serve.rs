@@ -12,6 +12,7 @@ use super::servers::wait_until;
 use super::support::{Site, gzip};
 
 mod access;
+mod archive;
 mod load;
 mod sinks;
 
@@ -304,6 +305,10 @@ fn a_state_that_is_no_database_or_in_no_folder_is_an_error() {
     assert!(error.contains("state.db"), "{error}");
     let error = site.error(3, &["serve", "--database", "mysql://host/db"]);
     assert!(error.contains("write sqlite://PATH"), "{error}");
+    let site = Site::new();
+    let _serve = Serve::start(&site, &[]);
+    let error = site.error(2, &["serve", "--listen", "127.0.0.1:0", "--database", "sqlite://state.db"]);
+    assert!(error.contains("another `pipeline serve` has it"), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let error = site.error(1, &["serve", "--listen", &address]);

@@ -136,10 +136,15 @@ fn keep(path: &Path, folder: &Path, name: &str, key: &str) -> Result<PathBuf, St
         _ => {}
     }
     // the cache may be on another disk
-    if std::fs::hard_link(path, &staged).is_err() {
+    let is_synced = path.parent().is_some_and(|of| !of.ends_with(format!("{key}.unpacked")));
+    let is_linked = std::fs::hard_link(path, &staged).is_ok();
+    if !is_linked {
         std::fs::copy(path, &staged)?;
     }
-    std::fs::File::open(&staged)?.sync_all()?;
+    // what was downloaded is on disk already, what was unpacked or copied is not
+    if !(is_linked && is_synced) {
+        std::fs::File::open(&staged)?.sync_all()?;
+    }
     std::fs::rename(&staged, &to)?;
     // renaming one link of a file to another does nothing
     let _unless_renamed = std::fs::remove_file(&staged);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::stages::{FetchedFile, ItemReport, PostProcessor, Stage, StageError, Status};
 use super::working::unless_panicked;
 use crate::download::{FileItem, Slot};
-use crate::store::{FetchRecord, Fetches};
+use crate::store::{FetchRecord, Fetches, StoreError};
 use crate::telemetry::Metric;
 
 /// An item at its end.
@@ -101,68 +101,78 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) async fn end(&mut self, ended: Ended) {
-        let Ended { item, file, leftovers, mut report, etag } = ended;
-        let taken = self.post_processor.post_process(&mut report, file.as_ref());
-        if let Err(error) = unless_panicked(taken).await {
-            match report.status {
-                Status::Done => report.fail(Stage::PostProcess, error),
-                _ => tracing::warn!(name = item.name, "the post-processor failed too: {error}"),
+    /// Ends some items: the post-processor sees one after the other, their state is kept at once.
+    pub(super) async fn end(&mut self, ended: Vec<Ended>) {
+        let mut seen = Vec::with_capacity(ended.len());
+        for mut one in ended {
+            let taken = self.post_processor.post_process(&mut one.report, one.file.as_ref());
+            if let Err(error) = unless_panicked(taken).await {
+                match one.report.status {
+                    Status::Done => one.report.fail(Stage::PostProcess, error),
+                    _ => tracing::warn!(name = one.item.name, "the post-processor failed too: {error}"),
+                }
+            }
+            seen.push(one);
+        }
+        if let Err(error) = self.keep(&seen).await {
+            tracing::warn!("the state cannot be kept, so {} items are done again: {error}", seen.len());
+            let error = StageError::from(error);
+            for one in seen.iter_mut().filter(|one| one.report.status == Status::Done) {
+                one.report.fail(Stage::PostProcess, error.clone());
             }
         }
-        if let Err(error) = self.keep(&item, &report, etag).await {
-            tracing::warn!(name = item.name, "the state cannot be kept, so it is done again: {error}");
-            if report.status == Status::Done {
-                report.fail(Stage::PostProcess, StageError::from(error));
+        let done = |one: &mut Ended| match one.report.status {
+            Status::Done | Status::Skipped => {
+                one.file.take().map(|file| file.slot).or_else(|| one.leftovers.take())
             }
-        }
-        let slot = match report.status {
-            Status::Done | Status::Skipped => file.map(|file| file.slot).or(leftovers),
             Status::Failed | Status::NotStarted => None,
         };
-        if let Some(slot) = slot {
-            let removed = tokio::task::spawn_blocking(move || slot.remove()).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!(name = item.name, "its file stays in the cache: {error}");
-            }
+        let slots: Vec<Slot> = seen.iter_mut().filter_map(done).collect();
+        let removed =
+            tokio::task::spawn_blocking(move || slots.iter().map(Slot::remove).find(Result::is_err)).await;
+        if let Ok(Some(Err(error))) = removed {
+            tracing::warn!("a file that is done stays in the cache: {error}");
         }
-        match report.status {
-            Status::Done => Metric::FilesDone.add(1),
-            Status::Failed => {
-                Metric::FilesFailed.add(1);
-                tracing::info!(
-                    name = report.name,
-                    stage = report.stage.map(Stage::as_str),
-                    "failed: {}",
-                    report.error.as_deref().unwrap_or_default()
-                );
-            }
-            Status::Skipped | Status::NotStarted => {}
+        for Ended { report, .. } in seen {
+            count(&report);
+            self.items.push(report);
         }
-        self.items.push(report);
     }
 
-    async fn keep(
-        &self,
-        item: &FileItem,
-        report: &ItemReport,
-        etag: Option<String>,
-    ) -> Result<(), crate::store::StoreError> {
+    async fn keep(&self, ended: &[Ended]) -> Result<(), StoreError> {
         let Some((state, work)) = &self.state else { return Ok(()) };
-        if !matches!(report.status, Status::Done | Status::Failed) {
-            return Ok(());
+        let has_run = |one: &&Ended| matches!(one.report.status, Status::Done | Status::Failed);
+        let records = ended.iter().filter(has_run).map(|one| FetchRecord {
+            key: one.item.key(),
+            name: one.report.name.clone(),
+            url: one.report.url.clone(),
+            done: one.report.status == Status::Done,
+            stage: one.report.stage.map(|stage| stage.as_str().to_owned()),
+            error: one.report.error.clone(),
+            size: one.report.bytes,
+            etag: one.etag.clone(),
+            sha256: one.item.sha256_text(),
+        });
+        let records: Vec<_> = records.collect();
+        match records.is_empty() {
+            true => Ok(()),
+            false => state.keep(work, records).await,
         }
-        let record = FetchRecord {
-            key: item.key(),
-            name: report.name.clone(),
-            url: report.url.clone(),
-            done: report.status == Status::Done,
-            stage: report.stage.map(|stage| stage.as_str().to_owned()),
-            error: report.error.clone(),
-            size: report.bytes,
-            etag,
-            sha256: item.sha256_text(),
-        };
-        state.keep(work, record).await
+    }
+}
+
+fn count(report: &ItemReport) {
+    match report.status {
+        Status::Done => Metric::FilesDone.add(1),
+        Status::Failed => {
+            Metric::FilesFailed.add(1);
+            tracing::info!(
+                name = report.name,
+                stage = report.stage.map(Stage::as_str),
+                "failed: {}",
+                report.error.as_deref().unwrap_or_default()
+            );
+        }
+        Status::Skipped | Status::NotStarted => {}
     }
 }

@@ -44,6 +44,7 @@ pub async fn deliver(store: SqliteStore, mut sink: Box<dyn WindowSink>, stop: Sh
                     tracing::warn!("{}: aggregates wait until it takes them: {error}", sink.name());
                 }
                 failures += 1;
+                report_waiting(&store).await;
                 if is_last {
                     return;
                 }
@@ -69,6 +70,16 @@ async fn deliver_some(
     sink.deliver(&entries).await?;
     store.confirm(sink.name(), last.seq).await?;
     Metric::AggregatesDelivered.add(entries.len() as u64);
-    Metric::AggregatesWaiting.set(store.num_waiting().await?);
+    // counting takes as long as there are many: not while catching up
+    if entries.len() < MAX_ENTRIES {
+        report_waiting(store).await;
+    }
     Ok(entries.len())
+}
+
+async fn report_waiting(store: &SqliteStore) {
+    match store.num_waiting().await {
+        Ok(waiting) => Metric::AggregatesWaiting.set(waiting),
+        Err(error) => tracing::debug!("what waits cannot be counted: {error}"),
+    }
 }

@@ -146,7 +146,7 @@ impl App {
         match self.receiver.take(request).await {
             Answer::Full => Err(Refusal::Busy("the queue is full")),
             Answer::Failed => {
-                let text = "state cannot be written now; nothing of this request is kept";
+                let text = "state cannot be written now; send it again, with the same identity";
                 Err(Refusal::Status(StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
             }
             Answer::Committed { num_without_room } => Ok(match unreadable {

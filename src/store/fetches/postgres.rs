@@ -31,35 +31,33 @@ impl Fetches for PostgresStore {
         Ok(records.map(|record| (record.key.clone(), record)).collect())
     }
 
-    async fn keep(&self, work: &str, record: FetchRecord) -> Result<(), StoreError> {
-        let client = self.client().await?;
-        let size = i64::try_from(record.size).unwrap_or(i64::MAX);
-        // Postgres takes no NUL in a text, and an error may quote anything
-        let error = record.error.map(|error| error.replace('\0', ""));
-        let name = record.name.replace('\0', "");
-        let kept = client
-            .execute(
-                "INSERT INTO fetches (work, item, name, url, done, stage, error, size, etag, sha256)
+    async fn keep(&self, work: &str, records: Vec<FetchRecord>) -> Result<(), StoreError> {
+        let failed = || self.failed("keep the progress of a manifest");
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(failed())?;
+        let statement = transaction.prepare(
+            "INSERT INTO fetches (work, item, name, url, done, stage, error, size, etag, sha256)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (work, item) DO UPDATE SET
                  (name, url, done, stage, error, size, etag, sha256, changed_at)
                  = (excluded.name, excluded.url, excluded.done, excluded.stage, excluded.error, excluded.size,
                     excluded.etag, excluded.sha256, now())",
-                &[
-                    &work,
-                    &record.key,
-                    &name,
-                    &record.url,
-                    &record.done,
-                    &record.stage,
-                    &error,
-                    &size,
-                    &record.etag,
-                    &record.sha256,
-                ],
-            )
-            .await;
-        kept.map_err(self.failed("keep the progress of a manifest"))?;
-        Ok(())
+        );
+        let statement = statement.await.map_err(failed())?;
+        for record in records {
+            let size = i64::try_from(record.size).unwrap_or(i64::MAX);
+            // Postgres takes no NUL in a text, and names and errors may hold anything
+            let name = record.name.replace('\0', "");
+            let error = record.error.map(|error| error.replace('\0', ""));
+            let FetchRecord { key, url, done, stage, etag, sha256, .. } = record;
+            transaction
+                .execute(
+                    &statement,
+                    &[&work, &key, &name, &url, &done, &stage, &error, &size, &etag, &sha256],
+                )
+                .await
+                .map_err(failed())?;
+        }
+        transaction.commit().await.map_err(failed())
     }
 }

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use rusqlite::params;
+use rusqlite::{TransactionBehavior, params};
 
 use super::{FetchRecord, Fetches};
 use crate::store::{SqliteStore, StoreError};
@@ -33,27 +33,30 @@ impl Fetches for SqliteStore {
         .await
     }
 
-    async fn keep(&self, work: &str, record: FetchRecord) -> Result<(), StoreError> {
+    async fn keep(&self, work: &str, records: Vec<FetchRecord>) -> Result<(), StoreError> {
         let work = work.to_owned();
         self.call("keep the progress of a manifest", move |connection| {
-            let size = i64::try_from(record.size).unwrap_or(i64::MAX);
-            let mut statement = connection.prepare_cached(
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut statement = transaction.prepare_cached(
                 "INSERT OR REPLACE INTO fetches (work, item, name, url, done, stage, error, size, etag, sha256)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?;
-            statement.execute(params![
-                work,
-                record.key,
-                record.name,
-                record.url,
-                record.done,
-                record.stage,
-                record.error,
-                size,
-                record.etag,
-                record.sha256
-            ])?;
-            Ok(())
+            for record in records {
+                statement.execute(params![
+                    work,
+                    record.key,
+                    record.name,
+                    record.url,
+                    record.done,
+                    record.stage,
+                    record.error,
+                    i64::try_from(record.size).unwrap_or(i64::MAX),
+                    record.etag,
+                    record.sha256
+                ])?;
+            }
+            drop(statement);
+            transaction.commit()
         })
         .await
     }

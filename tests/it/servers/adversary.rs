@@ -154,7 +154,7 @@ struct Sending {
 fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Result<bool> {
     let path = request.path.split('?').next().unwrap();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let (behaviour, number) = (parts[0], parts.get(1).and_then(|part| part.parse().ok()).unwrap_or(0));
+    let (behaviour, number) = (parts[0], parts.get(1).and_then(|part| part.parse().ok()).unwrap_or(0_u64));
     let size = parts.get(2).and_then(|part| part.split('.').next()?.parse().ok()).unwrap_or(0);
     let mut random = Random(number.wrapping_mul(31).wrapping_add(request.turn));
     let status = |out: &mut TcpStream, status: &str, more: &str| {
