@@ -143,7 +143,8 @@ impl Answers {
             match &*held {
                 Some(session) => session.clone(),
                 None => {
-                    let places = Places::open(&[self.archive.clone()], "public", &self.types).await;
+                    let places =
+                        Places::open(std::slice::from_ref(&self.archive), "public", &self.types).await;
                     let session = Arc::new(Session::new(places.map_err(text)?).map_err(text)?);
                     *held = Some(session.clone());
                     session
