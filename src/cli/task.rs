@@ -163,7 +163,7 @@ async fn work(args: &WorkerArgs) -> anyhow::Result<Exit> {
         }
     };
     tokio::select! {
-        worked = worker.run(&shutdown) => drop(worked?),
+        worked = worker.run(&shutdown) => { worked?; }
         failed = drained => failed?,
     }
     Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code))

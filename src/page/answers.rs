@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::cost::Inputs;
-use crate::lake::Archive;
+use crate::lake::{Archive, LakeError};
 use crate::log_type::LogTypes;
 use crate::query::{OutputFormat, Places, ResultPrinter, Session};
 use crate::store::tasks::Filter;
@@ -74,7 +74,8 @@ impl Answers {
         let (tables, bytes) = match Archive::open(&self.archive).await {
             Ok(archive) => tables(&archive.tables().await.map_err(text)?),
             // nothing was stored yet
-            Err(_) => (Json::Array(Vec::new()), 0),
+            Err(LakeError::NotFound { .. }) => (Json::Array(Vec::new()), 0),
+            Err(error) => return Err(text(error)),
         };
         let counts = self.tasks.count_by_status().await.map_err(text)?;
         let counts: Map<_, _> =
@@ -123,6 +124,9 @@ impl Answers {
     /// The last rejects, each with the bytes of its line.
     pub(super) async fn rejects(&self) -> Answer {
         let sql = "SELECT file, \"offset\", line, log_type, reason, bytes FROM rejects LIMIT 100";
+        if let Err(LakeError::NotFound { .. }) = Archive::open(&self.archive).await {
+            return Ok(Json::Array(Vec::new()));
+        }
         let mut rows = self.ask(sql).await?;
         for row in rows.as_array_mut().into_iter().flatten() {
             let text = row["bytes"].as_str().map(from_hex).unwrap_or_default();
@@ -131,7 +135,7 @@ impl Answers {
         Ok(rows)
     }
 
-    /// The rows of a statement; an empty list where there is no archive yet.
+    /// The rows of a statement.
     pub(super) async fn ask(&self, sql: &str) -> Answer {
         let _permit = self.permits.acquire().await.map_err(text)?;
         let session = {
@@ -139,7 +143,8 @@ impl Answers {
             match &*held {
                 Some(session) => session.clone(),
                 None => {
-                    let places = Places::open(&[self.archive.clone()], "public", &self.types).await;
+                    let places =
+                        Places::open(std::slice::from_ref(&self.archive), "public", &self.types).await;
                     let session = Arc::new(Session::new(places.map_err(text)?).map_err(text)?);
                     *held = Some(session.clone());
                     session

@@ -227,9 +227,9 @@ fn for_postgres(statement: &Statement) -> (String, Vec<&(dyn ToSql + Sync)>) {
 }
 
 fn from_postgres(row: &tokio_postgres::Row) -> Row {
-    let value = |column: usize| match row.columns()[column].type_() {
-        &Type::INT8 => row.get::<_, Option<i64>>(column).into(),
-        &Type::INT4 => row.get::<_, Option<i32>>(column).map(i64::from).into(),
+    let value = |column: usize| match *row.columns()[column].type_() {
+        Type::INT8 => row.get::<_, Option<i64>>(column).into(),
+        Type::INT4 => row.get::<_, Option<i32>>(column).map(i64::from).into(),
         _ => row.try_get::<_, Option<String>>(column).unwrap_or_default().into(),
     };
     Row((0..row.len()).map(value).collect())

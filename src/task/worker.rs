@@ -26,7 +26,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs of this process: who to tell to stop.
-type Runs = Arc<Mutex<HashMap<String, (i64, Option<oneshot::Sender<Stop>>)>>>;
+type Runs = Arc<Mutex<RunsById>>;
+type RunsById = HashMap<String, (i64, Option<oneshot::Sender<Stop>>)>;
 
 /// What a worker did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -319,7 +320,7 @@ impl Worker {
     }
 }
 
-fn lock(runs: &Runs) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Option<oneshot::Sender<Stop>>)>> {
+fn lock(runs: &Runs) -> std::sync::MutexGuard<'_, RunsById> {
     runs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

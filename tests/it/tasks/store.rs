@@ -177,7 +177,7 @@ async fn a_schedule_that_is_due_submits_once() {
         };
         store.set_schedule(&schedule).await.unwrap();
         let due = store.due_schedules().await.unwrap();
-        assert_eq!(due, [schedule.clone()]);
+        assert_eq!(due, std::slice::from_ref(&schedule));
         let next = "2999-01-15T06:00:00.000Z";
         assert!(store.fire(&schedule, NewTask::new("a"), next).await.unwrap());
         assert!(!store.fire(&schedule, NewTask::new("a"), next).await.unwrap(), "another was first");

@@ -29,7 +29,9 @@ impl Working {
         let worker = Worker::new(place.open().await, registry.clone()).with_concurrency(concurrency);
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { drop(worker.run(&stop).await.unwrap()) });
+        let task = tokio::spawn(async move {
+            worker.run(&stop).await.unwrap();
+        });
         Self { shutdown, task }
     }
 
