@@ -11,6 +11,8 @@ use crate::window::ExactSum;
 
 /// A table that is filled behind the answers is waited for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A table that does not change for so long has got what was accepted before.
+const SETTLED: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Events are counted in units of this; the length of a window must be a multiple of it.
 const BUCKET_MS: i64 = 100;
@@ -50,6 +52,17 @@ impl Check {
         let since_seconds = now - 24.0 * 3600.0;
         let mut check = Self { database, since_seconds, before: BTreeMap::new(), buckets: Mutex::default() };
         check.before = check.rows().await?;
+        if let Database::Postgres(_) = &check.database {
+            // it is filled behind the answers: what was accepted before must not count as new
+            loop {
+                tokio::time::sleep(SETTLED).await;
+                let rows = check.rows().await?;
+                if rows == check.before {
+                    break;
+                }
+                check.before = rows;
+            }
+        }
         Ok(check)
     }
 

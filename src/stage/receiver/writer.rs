@@ -94,11 +94,12 @@ impl Writer {
         }
         self.save_if(self.journal_bytes > MAX_JOURNAL_BYTES, &commit)?;
         commit.commit()?;
+        // before the answers: who has one finds it counted
+        report(&tally, &changes, &self.windows);
         for (answer, given) in answers {
             // a sender that went away asks again
             let _gone = answer.send(given);
         }
-        report(&tally, &changes, &self.windows);
         Ok(self)
     }
 

@@ -33,5 +33,5 @@ fn events_are_in_the_archive_once_and_can_be_queried() {
     let first =
         site.ok(&["query", "--from", "archive", "--output", "csv", "SELECT min(timestamp) FROM events"]);
     assert!(first.contains("2023-11-14T22:14:00"), "{T0}: {first}");
-    site.ok(&["verify", "--archive", "archive"]);
+    site.ok(&["verify", "--into", "archive"]);
 }
