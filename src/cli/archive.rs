@@ -82,10 +82,10 @@ pub(super) struct RestoreArgs {
 
 impl RestoreArgs {
     fn filter(&self) -> anyhow::Result<LineFilter> {
-        if let (Some(from), Some(to)) = (self.from, self.to) {
-            if from >= to {
-                return Err(UsageError(format!("--from {from} is not before --to {to}")).into());
-            }
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from >= to
+        {
+            return Err(UsageError(format!("--from {from} is not before --to {to}")).into());
         }
         let micros = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp_micros());
         let times = (self.from.is_some() || self.to.is_some())

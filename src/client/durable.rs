@@ -350,7 +350,7 @@ mod tests {
         assert_eq!((short.meta.size, short.bytes().await.unwrap().len()), (3 << 20, 2));
         assert!(store.get_range(&name, 4 << 20..5 << 20).await.is_err());
         assert!(matches!(store.get_range(&absent, 0..4).await, Err(Error::NotFound { .. })));
-        assert!(matches!(store.get_ranges(&absent, &[0..4]).await, Err(Error::NotFound { .. })));
+        assert!(matches!(store.get_ranges(&absent, &[0..4, 8..9]).await, Err(Error::NotFound { .. })));
     }
 
     #[tokio::test]

@@ -228,7 +228,7 @@ fn unsigned_query(url: &Url) -> String {
     let kept = url.query_pairs().filter(|(key, _)| {
         let key = key.to_ascii_lowercase();
         let is_signature = key.starts_with("x-amz-") || key.starts_with("x-goog-");
-        !is_signature && !(is_azure && azure.contains(&key.as_str()))
+        !(is_signature || is_azure && azure.contains(&key.as_str()))
     });
     let kept: Vec<String> = kept.map(|(key, value)| format!("{key}={value}")).collect();
     kept.join("&")

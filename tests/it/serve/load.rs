@@ -117,6 +117,11 @@ fn killed_under_load_every_event_that_was_answered_counts_once() {
     assert!(report["retried"].as_u64().unwrap() > 0, "kills were felt: {report}");
 }
 
+/// User, type, value and second; and what it is shuffled by.
+type Shuffled = ((u32, u32, f64, i64), u32);
+/// How many events, their values and their users, by window and type.
+type Expected = BTreeMap<(i64, String), (u64, Vec<f64>, std::collections::BTreeSet<u32>)>;
+
 /// Bodies of a shuffle, each with what happens after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Then {
@@ -139,57 +144,51 @@ fn a_hundred_shuffles_with_restarts_and_retries_give_the_table_of_a_plain_refere
         prop_oneof![Just("10s"), Just("1s"), Just("60s")],
     );
     let config = Config { cases: shuffles, failure_persistence: None, ..Config::default() };
-    let run =
-        |(mut events, then, cut, window): (Vec<((u32, u32, f64, i64), u32)>, Vec<Then>, usize, &str)| {
-            let length: i64 = window.trim_end_matches('s').parse().unwrap();
-            // what a person would write: add up in order of size, which loses the fewest bits; exact by integers
-            let mut expected: BTreeMap<(i64, String), (u64, Vec<f64>, std::collections::BTreeSet<u32>)> =
-                BTreeMap::new();
-            for ((user, kind, value, second), _) in &events {
-                let start = (T0 + second).div_euclid(length) * length;
-                let row = expected.entry((start, format!("t{kind}"))).or_default();
-                row.0 += 1;
-                row.1.push(*value);
-                row.2.insert(*user);
-            }
-            events.sort_by_key(|(_, key)| *key);
-            let site = Site::new();
-            let flags = ["--window", window, "--allowed-lateness", "60s"];
-            let mut serve = Serve::start(&site, &flags);
-            for (number, (part, then)) in events.chunks(cut).zip(then.into_iter().cycle()).enumerate() {
-                let bodies: Vec<_> = part
-                    .iter()
-                    .map(|((user, kind, value, second), _)| {
-                        event(*user, &format!("t{kind}"), *value, *second)
-                    })
-                    .collect();
-                let (id, body) = (format!("part{number}"), json!(bodies).to_string());
-                assert_eq!(serve.post_with(&[("webhook-id", &id)], &body).status, 200);
-                if then == Then::Restart {
-                    serve.kill();
-                    serve = Serve::start(&site, &flags);
-                }
-                if then != Then::Nothing {
-                    assert_eq!(serve.post_with(&[("webhook-id", &id)], &body).status, 200);
-                }
-            }
-            let expected: BTreeMap<_, _> = expected
-                .into_iter()
-                .map(|(key, (count, values, users))| {
-                    let sum = exact_sum(&values);
-                    (key, (count, sum, sum / count as f64, users.len() as u64))
-                })
+    let run = |(mut events, then, cut, window): (Vec<Shuffled>, Vec<Then>, usize, &str)| {
+        let length: i64 = window.trim_end_matches('s').parse().unwrap();
+        let mut expected = Expected::new();
+        for ((user, kind, value, second), _) in &events {
+            let start = (T0 + second).div_euclid(length) * length;
+            let row = expected.entry((start, format!("t{kind}"))).or_default();
+            row.0 += 1;
+            row.1.push(*value);
+            row.2.insert(*user);
+        }
+        events.sort_by_key(|(_, key)| *key);
+        let site = Site::new();
+        let flags = ["--window", window, "--allowed-lateness", "60s"];
+        let mut serve = Serve::start(&site, &flags);
+        for (number, (part, then)) in events.chunks(cut).zip(then.into_iter().cycle()).enumerate() {
+            let bodies: Vec<_> = part
+                .iter()
+                .map(|((user, kind, value, second), _)| event(*user, &format!("t{kind}"), *value, *second))
                 .collect();
-            let found: BTreeMap<_, _> =
-                table(&site).into_iter().map(|(key, row)| (key, (row.0, row.1, row.2, row.3))).collect();
-            assert_eq!(found, expected);
-            Ok(())
-        };
+            let (id, body) = (format!("part{number}"), json!(bodies).to_string());
+            assert_eq!(serve.post_with(&[("webhook-id", &id)], &body).status, 200);
+            if then == Then::Restart {
+                serve.kill();
+                serve = Serve::start(&site, &flags);
+            }
+            if then != Then::Nothing {
+                assert_eq!(serve.post_with(&[("webhook-id", &id)], &body).status, 200);
+            }
+        }
+        let expected: BTreeMap<_, _> = expected
+            .into_iter()
+            .map(|(key, (count, values, users))| {
+                let sum = exact_sum(&values);
+                (key, (count, sum, sum / count as f64, users.len() as u64))
+            })
+            .collect();
+        let found: BTreeMap<_, _> =
+            table(&site).into_iter().map(|(key, row)| (key, (row.0, row.1, row.2, row.3))).collect();
+        assert_eq!(found, expected);
+        Ok(())
+    };
     TestRunner::new(config).run(&strategy, run).unwrap();
 }
 
-/// Values below 2^20 with 53 bits are whole multiples of 2^-1074; those of these tests of 2^-90, so that integers hold
-/// their sum.
+/// Python's exact sum.
 fn exact_sum(values: &[f64]) -> f64 {
     let python = format!("import math; print(repr(math.fsum({values:?})))");
     let output = Command::new("python3").args(["-c", &python]).output().unwrap();
