@@ -25,7 +25,7 @@ pub use table::{PostgresWindows, SqliteWindows};
 /// use pipeline::store::SqliteStore;
 /// use pipeline::store::windows::outbox::{Entry, Kind};
 ///
-/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("aggregates.db");
 /// let row = WindowRow {

@@ -393,7 +393,7 @@ fn a_place_that_cannot_be_read_is_named_with_the_remedy() {
     place.load(&place.url, &[repository("data/sample").to_str().unwrap()], "1MiB");
     let error = place.site.error(1, &["query", "--from", &place.url, "SELECT * FROM nope"]);
     assert!(error.contains("there are auth_logs, blanks"), "{error}");
-    let error = place.site.error(1, &["query", "--explain", "--output", "csv", sql]);
+    let error = place.site.error(2, &["query", "--explain", "--output", "csv", sql]);
     assert!(error.contains("--output json"), "{error}");
 }
 

@@ -206,8 +206,8 @@ fn lines_of_a_type_or_a_time_come_back_as_they_were_in_their_order() {
     let late = ["--from", "2024-01-15T00:10:00Z", "--to", "2024-01-16"];
     assert_eq!(restored(&late), [file("a.log", &format!("{later}\n"))]);
     assert_eq!(restored(&["--to", "2024-01-15T00:00:01Z"]), auth);
-    let error = site.error(1, &["archive", "restore", "--out", "out", "--type", "mail"]);
-    assert_eq!(error, "the archive holds no type mail; it holds auth, dns, rejects, blanks");
+    let error = site.error(2, &["archive", "restore", "--out", "out", "--type", "mail"]);
+    assert_eq!(error, "the archive holds no type mail; it holds auth, dns, rejects, blanks; try '--help'");
     let error = site.error(1, &["archive", "restore", "--out", "out", "--from", "2030-01-01"]);
     assert_eq!(error, "the archive holds no such line; look with `pipeline query`");
 }
