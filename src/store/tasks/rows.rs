@@ -251,9 +251,9 @@ impl TaskStore {
         Ok(!rows[1].is_empty())
     }
 
-    /// Removes tasks (with their steps) that ended longer ago than this; how many.
+    /// Removes tasks (with their steps) that ended at least so long ago; how many.
     pub async fn remove_ended(&self, older_than: std::time::Duration) -> Result<u64, TaskStoreError> {
-        let sql = "DELETE FROM tasks WHERE parent IS NULL AND end_time IS NOT NULL AND end_time < {after $1} \
+        let sql = "DELETE FROM tasks WHERE parent IS NULL AND end_time IS NOT NULL AND end_time <= {after $1} \
              RETURNING id";
         let statement = Statement::new(sql, [(-millis(older_than)).into()]);
         let rows = self.database.transaction("remove old tasks", vec![statement]).await?;
