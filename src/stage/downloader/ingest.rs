@@ -319,15 +319,7 @@ async fn read_file(
 }
 
 fn words(error: &dyn std::error::Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = inner.source();
-    }
-    text
+    StageError::from(error).to_string()
 }
 
 /// Records of what was written in this round, by their bytes: a chunk that is written again counts once.
