@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use super::ArchiveError;
-use crate::lake::{Archive, Damage, TableSnapshot};
+use crate::lake::{Archive, Damage, Moment, TableSnapshot};
 use crate::model::{ChunkRecord, Ledger};
 use crate::warehouse::Warehouse;
 
@@ -56,6 +56,8 @@ pub trait Holdings: Sync {
 #[derive(Debug)]
 pub struct OfArchive<'a> {
     archive: &'a Archive,
+    /// The ledger, if it is that of one moment with the tables.
+    records: Option<Vec<ChunkRecord>>,
     tables: OnceCell<BTreeMap<String, TableSnapshot>>,
     /// Paths of files that are missing or changed, once that was looked at.
     damaged: OnceLock<HashSet<String>>,
@@ -64,7 +66,14 @@ pub struct OfArchive<'a> {
 impl<'a> OfArchive<'a> {
     /// Looks at nothing yet.
     pub fn new(archive: &'a Archive) -> Self {
-        Self { archive, tables: OnceCell::new(), damaged: OnceLock::new() }
+        Self { archive, records: None, tables: OnceCell::new(), damaged: OnceLock::new() }
+    }
+
+    /// As it was at `moment`, whatever is committed since.
+    pub fn at(archive: &'a Archive, moment: Moment) -> Self {
+        let tables = moment.tables.into_iter().map(|table| (table.name.clone(), table)).collect();
+        let (records, tables) = (Some(moment.records), OnceCell::new_with(Some(tables)));
+        Self { archive, records, tables, damaged: OnceLock::new() }
     }
 
     async fn snapshots(&self) -> Result<&BTreeMap<String, TableSnapshot>, ArchiveError> {
@@ -94,7 +103,10 @@ impl Holdings for OfArchive<'_> {
     }
 
     async fn records(&self) -> Result<Vec<ChunkRecord>, ArchiveError> {
-        Ok(self.archive.records().await?)
+        match &self.records {
+            Some(records) => Ok(records.clone()),
+            None => Ok(self.archive.records().await?),
+        }
     }
 
     async fn ledger(&self) -> Result<Ledger, ArchiveError> {

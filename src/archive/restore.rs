@@ -35,7 +35,8 @@ pub async fn restore(
     filter: &LineFilter,
     is_wanted: impl Fn(&Source) -> bool,
 ) -> Result<Vec<RestoredFile>, ArchiveError> {
-    let holdings = OfArchive::new(archive);
+    // beside a writer whose last line grows, rows read later than the ledger would be others
+    let holdings = OfArchive::at(archive, archive.moment().await?);
     let mut sources = SourceChunks::read(&holdings).await?;
     sources.retain(|of| is_wanted(&of.source));
     let mut files: Vec<_> = sources

@@ -69,8 +69,11 @@ pub async fn ask_archive(
     let names: BTreeMap<_, _> =
         types.iter().map(|of| (of.name().to_owned(), of.table.name.clone())).collect();
     let counter = Arc::new(Counter::default());
-    let store: Arc<dyn ObjectStore> =
-        Arc::new(CountedStore::new(Arc::clone(archive.store()), Arc::clone(&counter)));
+    let store: Arc<dyn ObjectStore> = Arc::new(CountedStore::new(
+        Arc::clone(archive.store()),
+        archive.url().as_str(),
+        Arc::clone(&counter),
+    ));
     let mut used = Vec::new();
     for question in questions {
         let ask = async || {

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchError;
-use crate::client::{self, ClientError, StorageFault};
+use crate::client::{self, ClientError, StorageFault, with_causes};
 use crate::config::{self, ConfigError};
 use crate::cost::CostError;
 use crate::lake::LakeError;
@@ -174,7 +174,7 @@ pub fn main() -> u8 {
         Err(error) if is_closed_pipe(&error) => 0,
         Err(error) => {
             // if standard error is closed too, the exit code has to say it all
-            let _unseen = print_error(&with_causes(&error));
+            let _unseen = print_error(&with_causes(error.as_ref()));
             exit_code(&error)
         }
     }
@@ -243,15 +243,6 @@ fn try_main() -> anyhow::Result<Exit> {
     exit
 }
 
-/// The error and its causes, each said once: some errors' own text holds their cause's.
-fn with_causes(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
-        "" => cause,
-        said if said.contains(&cause) => text,
-        said => format!("{said}: {cause}"),
-    })
-}
-
 fn print_error(message: &str) -> io::Result<()> {
     let line = message.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
     writeln!(io::stderr(), "error: {line}")
@@ -279,6 +270,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let of_command = [task::exit_code, task::state_exit_code, fetch::exit_code, serve::exit_code];
     if let Some(code) = of_command.into_iter().find_map(|exit_code| exit_code(error)) {
         return code;
+    }
+    #[cfg(feature = "query")]
+    if let Some(crate::query::QueryError::Lost(_)) = error.downcast_ref() {
+        return Exit::SERVICE;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;

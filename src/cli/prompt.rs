@@ -13,7 +13,8 @@ use rustyline::{Config, Editor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::query::{Printer, raised};
-use super::{Exit, print_error, with_causes};
+use super::{Exit, print_error};
+use crate::client::with_causes;
 
 const PROMPT: &str = "pipeline=> ";
 /// Within a statement.
@@ -75,7 +76,7 @@ pub(super) async fn run(mut out: Printer) -> anyhow::Result<Exit> {
         match ended {
             Ok(true) => {}
             Ok(false) => break,
-            Err(error) => print_error(&with_causes(&error))?,
+            Err(error) => print_error(&with_causes(error.as_ref()))?,
         }
     }
     if let Some(path) = &history {

@@ -103,20 +103,23 @@ where
 fn brief(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable { service, address, source } => {
-            format!("{service} at {address} takes no connection: {}", with_causes(Some(&**source)))
+            format!("{service} at {address} takes no connection: {}", with_causes(&**source))
         }
         other => other.to_string(),
     }
 }
 
-fn with_causes(error: Option<&(dyn StdError + 'static)>) -> String {
-    let mut causes = Vec::new();
-    let mut cause = error;
-    while let Some(error) = cause {
-        causes.push(error.to_string());
-        cause = error.source();
+/// The error and its causes, each said once: some errors' own text holds their cause's.
+pub fn with_causes(error: &dyn StdError) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
     }
-    causes.join(": ")
+    text
 }
 
 /// The path in a URL's parameter. A `+` is one: only forms write blanks so.

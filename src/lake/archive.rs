@@ -299,7 +299,8 @@ pub(super) fn may_hold(held: Option<(i64, i64)>, wanted: Option<(i64, i64)>) -> 
     }
 }
 
-fn type_path(hash: &str) -> Path {
+/// Where the type file of this hash is kept.
+pub(super) fn type_path(hash: &str) -> Path {
     Path::from_iter([TYPES, &format!("{hash}.toml")])
 }
 

@@ -4,7 +4,7 @@
 //! group added and removed; the tables' logs; and what is in storage, whose every byte is read once, for the name of a
 //! file says its hash. Bounded: a few ranges of [`RANGE_BYTES`] at once. Deliberately absent: signatures. Who may
 //! write every file of an archive can write another history of it.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use arrow::array::RecordBatch;
@@ -14,15 +14,16 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
-use super::archive::Archive;
+use super::archive::{Archive, type_path};
 use super::chain::link;
 use super::commit::{Pending, overlay};
 use super::data_file_name::{base64url, hash_in_name};
 use super::delta::TableState;
-use super::entries::{actions_of_rows, groups, links_of_rows};
+use super::entries::{actions_of_rows, groups, links_of_rows, of_rows};
 use super::read::read_file;
 use super::schema::Layout;
 use super::{DataFile, LakeError};
+use crate::log_type::text_hash;
 
 const RANGE_BYTES: u64 = 4 << 20;
 /// Files that are read at once.
@@ -36,7 +37,7 @@ pub enum Damage {
         /// The group.
         group: i64,
     },
-    /// A live file is not in storage.
+    /// A live file, or a type file that rows were read with, is not in storage.
     Missing {
         /// Relative to the archive.
         path: String,
@@ -91,7 +92,7 @@ impl Archive {
         }
         let chunks = self.chunks_state().await?;
         let mut damage = Vec::new();
-        let (actions, broken) = self.audit_ledger(&chunks, &mut damage).await?;
+        let LedgerAudit { actions, broken, type_hashes } = self.audit_ledger(&chunks, &mut damage).await?;
         damage.extend(broken.into_iter().map(|group| Damage::Ledger { group }));
         let added = live_by_ledger(&actions);
         let mut live: BTreeMap<String, DataFile> = BTreeMap::new();
@@ -104,16 +105,32 @@ impl Archive {
         let unknown = live.keys().filter(|path| added.binary_search(path).is_err());
         damage.extend(unknown.map(|path| Damage::Added { path: path.clone() }));
         damage.extend(self.audit_files(live.into_values().collect()).await?);
+        for hash in &type_hashes {
+            damage.extend(self.audit_type(hash).await?);
+        }
         Ok(damage)
     }
 
-    /// What each group did, and the groups at which the chain is broken. Files of the ledger that cannot be read are
-    /// in `damage`.
+    /// Whether the type file that rows were read with is kept as it was.
+    async fn audit_type(&self, hash: &str) -> Result<Option<Damage>, LakeError> {
+        let path = type_path(hash);
+        let bytes = match self.store().get(&path).await {
+            Ok(found) => found.bytes().await.map_err(LakeError::storage("read", &path))?,
+            Err(object_store::Error::NotFound { .. }) => {
+                return Ok(Some(Damage::Missing { path: path.to_string() }));
+            }
+            Err(cause) => return Err(LakeError::storage("read", &path)(cause)),
+        };
+        let is_same = text_hash(&bytes) == hash;
+        Ok((!is_same).then(|| Damage::Changed { path: path.to_string() }))
+    }
+
+    /// Reads the ledger. Files of it that cannot be read are in `damage`.
     async fn audit_ledger(
         &self,
         chunks: &TableState,
         damage: &mut Vec<Damage>,
-    ) -> Result<(Pending, Vec<i64>), LakeError> {
+    ) -> Result<LedgerAudit, LakeError> {
         let files = chunks.files.iter().map(|live| live.file.clone()).collect();
         let found = self.audit_files(files).await?;
         let is_whole = |path: &str| {
@@ -122,7 +139,7 @@ impl Archive {
             })
         };
         let mut of_groups: BTreeMap<i64, RecordBatch> = BTreeMap::new();
-        let mut actions = Pending::new();
+        let (mut actions, mut type_hashes) = (Pending::new(), BTreeSet::new());
         let schema = Layout::chunks().schema;
         for live in chunks.files.iter().filter(|live| is_whole(&live.file.path)) {
             for rows in read_file(self.store(), &live.file, &schema, None).await? {
@@ -130,6 +147,8 @@ impl Archive {
                 for (group, text) in actions_of_rows(&rows) {
                     actions.insert(group, serde_json::from_str(&text).map_err(|cause| corrupt(&cause))?);
                 }
+                let records = of_rows(&rows)?.into_iter().flat_map(|(_, record)| record.types.into_values());
+                type_hashes.extend(records.map(|of_type| of_type.hash));
                 for (group, rows) in runs(&rows) {
                     let rows = match of_groups.remove(&group) {
                         Some(before) => {
@@ -157,7 +176,7 @@ impl Archive {
                 None => broken.push(*group),
             }
         }
-        Ok((actions, broken))
+        Ok(LedgerAudit { actions, broken, type_hashes })
     }
 
     /// Which of these files are not in storage as they were written.
@@ -207,6 +226,16 @@ impl Archive {
         }
         Ok(Some(base64url(&hash.finalize()) == expected))
     }
+}
+
+/// What the ledger says.
+struct LedgerAudit {
+    /// What each group did.
+    actions: Pending,
+    /// Groups at which the chain is broken.
+    broken: Vec<i64>,
+    /// Of the type files that rows were read with.
+    type_hashes: BTreeSet<String>,
 }
 
 /// Rows of one group that follow each other, with the group.

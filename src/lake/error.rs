@@ -71,7 +71,8 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    pub(super) fn storage(
+    /// Wraps what storage said of an operation on a location.
+    pub fn storage(
         operation: &'static str,
         location: impl ToString,
     ) -> impl FnOnce(object_store::Error) -> Self {
@@ -95,6 +96,12 @@ impl LakeError {
         match cause {
             DeltaTableError::ObjectStore { source } => Self::storage("read", location)(source),
             other => {
+                if let Some((first, next)) = gap(&other.to_string()) {
+                    return Self::corrupt(
+                        location,
+                        format!("its log lacks what is between {first} and {next}"),
+                    );
+                }
                 // the kernel hides what storage said in its text
                 let source = object_store::Error::Generic { store: "delta", source: other.into() };
                 match (StorageFault::of(&source), source) {
@@ -120,6 +127,13 @@ impl LakeError {
     pub(super) fn encode(table: &str, cause: impl ToString) -> Self {
         Self::Encode { table: table.to_owned(), reason: cause.to_string() }
     }
+}
+
+/// The two files of a log that the kernel's text says versions are missing between.
+fn gap(text: &str) -> Option<(&str, &str)> {
+    let (_, found) = text.split_once("found gap: ")?;
+    let mut names = found.split("filename: \"").skip(1).filter_map(|rest| rest.split('"').next());
+    Some((names.next()?, names.next()?))
 }
 
 impl From<ClientError> for LakeError {

@@ -156,7 +156,7 @@ impl LogType {
                 .collect(),
             timestamp_column,
             indexed_columns: (0..columns.len()).filter(|position| columns[*position].index).collect(),
-            hash: Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: text_hash(text.as_bytes()),
             text: text.into(),
         };
         Ok(Self {
@@ -360,6 +360,11 @@ fn type_files(folder: &Path) -> Result<Vec<PathBuf>, LogTypeError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The name under which an archive keeps a type file's text: its SHA-256 in hexadecimal.
+pub fn text_hash(text: &[u8]) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unreadable(origin: &str, error: &std::io::Error) -> LogTypeError {

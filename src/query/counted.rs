@@ -10,23 +10,30 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::error::Lost;
 use super::report::Counter;
 
 /// Reads through to another store and counts on `counter`.
 #[derive(Debug)]
 pub struct CountedStore {
     store: Arc<dyn ObjectStore>,
+    /// As its user names it.
+    location: String,
     counter: Arc<Counter>,
 }
 
 impl CountedStore {
-    /// Counts what is read of `store`.
-    pub fn new(store: Arc<dyn ObjectStore>, counter: Arc<Counter>) -> Self {
-        Self { store, counter }
+    /// Counts what is read of `store`, which users know as `location`.
+    pub fn new(store: Arc<dyn ObjectStore>, location: &str, counter: Arc<Counter>) -> Self {
+        Self { store, location: location.to_owned(), counter }
+    }
+
+    fn failed(&self, path: &Path, error: Error) -> Error {
+        Lost::or_storage(&format!("{}/{path}", self.location.trim_end_matches('/')), error)
     }
 }
 
@@ -52,14 +59,16 @@ impl ObjectStore for CountedStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let is_head = options.head;
-        let result = self.store.get_opts(location, options).await?;
+        let result =
+            self.store.get_opts(location, options).await.map_err(|error| self.failed(location, error))?;
         let bytes = if is_head { 0 } else { result.range.end - result.range.start };
         self.counter.add(bytes, 1);
         Ok(result)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let came = self.store.get_ranges(location, ranges).await?;
+        let came =
+            self.store.get_ranges(location, ranges).await.map_err(|error| self.failed(location, error))?;
         let mut sorted = ranges.to_vec();
         sorted.sort_unstable_by_key(|range| range.start);
         let (mut requests, mut end) = (0, None);
@@ -105,7 +114,7 @@ mod tests {
         let path = Path::from("file");
         inner.put(&path, vec![7; 4 << 20].into()).await.unwrap();
         let counter = Arc::new(Counter::default());
-        let store = CountedStore::new(Arc::new(inner), Arc::clone(&counter));
+        let store = CountedStore::new(Arc::new(inner), "here", Arc::clone(&counter));
         assert_eq!(store.get_range(&path, 10..110).await.unwrap().len(), 100);
         assert_eq!(counter.take(), (100, 1));
         let ranges = [0..10, 100..120, (3 << 20)..(3 << 20) + 5];

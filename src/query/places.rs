@@ -80,6 +80,10 @@ impl Places {
         };
         for location in from {
             if let Some(path) = location.strip_prefix("raw:") {
+                if path.is_empty() {
+                    let reason = "raw: names no path; write raw:PATH, such as raw:/var/log/fw.log";
+                    return Err(QueryError::Output(reason.to_owned()));
+                }
                 places.raw.push(path.to_owned());
             } else if location.starts_with("postgres://") || location.starts_with("postgresql://") {
                 let config =

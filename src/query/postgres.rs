@@ -21,13 +21,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::stream;
 use serde_json::Value;
 
+use super::error::Lost;
 use super::report::{Counter, Notes};
 use super::scan::{Part, ScanExec};
 use super::table::{DAY, TIMESTAMP, with_views};
 use crate::ledger::{CHUNKS, LeftOut};
 use crate::log_type::ddl::quoted;
 use crate::model::ChunkRecord;
-use crate::warehouse::{HeldTable, PgType, RowStream, Snapshot};
+use crate::warehouse::{HeldTable, PgType, RowStream, Snapshot, WarehouseError};
 
 mod pushdown;
 
@@ -246,7 +247,7 @@ impl Part for Rows {
                     None => rows.start().await?,
                 };
                 let before = open.len_bytes;
-                let batch = open.next().await.map_err(external)?;
+                let batch = open.next().await.map_err(|error| rows.failed(error))?;
                 rows.counter.add(open.len_bytes - before, 0);
                 match batch {
                     Some(batch) => Ok(Some((rows.with_types(&batch)?, (rows, Some(open))))),
@@ -258,13 +259,18 @@ impl Part for Rows {
 }
 
 impl Rows {
+    fn failed(&self, error: WarehouseError) -> DataFusionError {
+        Lost::or_postgres(&self.snapshot.address(), error)
+    }
+
     async fn start(&self) -> Result<RowStream> {
         let field =
             |(field, pg_type): (&Arc<Field>, &PgType)| Field::new(field.name(), pg_type.arrow_type(), true);
         let fields = self.wanted.fields().iter().zip(&self.types).map(field);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         self.counter.add(0, 1);
-        self.snapshot.rows(&self.query, schema, self.types.clone()).await.map_err(external)
+        let rows = self.snapshot.rows(&self.query, schema, self.types.clone());
+        rows.await.map_err(|error| self.failed(error))
     }
 
     /// The rows with the table's types.
@@ -295,8 +301,4 @@ fn compact(column: &ArrayRef) -> ArrayRef {
         Some(sorted.map_or_else(|| text.to_owned(), |sorted| serde_json::json!(sorted).to_string()))
     });
     Arc::new(compact.collect::<StringArray>())
-}
-
-fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

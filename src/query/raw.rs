@@ -15,7 +15,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -23,6 +23,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use sha2::{Digest, Sha256};
 
+use super::error::external;
 use super::report::{Counter, Notes};
 use super::scan::{Part, ScanExec};
 use super::table::{DAY, TIMESTAMP, with_views};
@@ -350,8 +351,4 @@ fn without(batch: &RecordBatch, names: &[&str]) -> Result<RecordBatch> {
         }
     });
     Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)
-}
-
-fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

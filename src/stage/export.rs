@@ -1,5 +1,5 @@
-//! Sealed days, from Postgres to an archive: chunks that the archive lacks are written to it, what it then holds is
-//! proven to give back the bytes that were read, and the day's leaves can go.
+//! Sealed days, from Postgres to an archive: chunks that the archive lacks are written to it, what it then holds of
+//! them is proven to give back the bytes that were read, and the day's leaves can go.
 //!
 //! Whole chunks are exported, rejects and blanks with them, as if a processor had just decoded them. So the
 //! archive's ledger decides who owns a row: what it holds is read from there. Killed at any moment, rows are in
@@ -16,7 +16,7 @@ use self::agreement::disagreement;
 use self::decoded::{as_decoded, decode_parts};
 use super::shutdown::Shutdown;
 use crate::archive::{ArchiveError, OfArchive, each_chunk, read_chunks};
-use crate::lake::{ArchiveWriter, LakeError};
+use crate::lake::{ArchiveWriter, LakeError, Moment};
 use crate::log_type::LogTypeError;
 use crate::model::{ByteRange, ChunkRecord, Source};
 use crate::warehouse::{DayLeaf, Removal, Warehouse, WarehouseError};
@@ -148,20 +148,24 @@ struct Export<'a> {
 impl Export<'_> {
     async fn days(&mut self, days: &[(i32, Vec<DayLeaf>)], shutdown: &Shutdown) -> Result<(), ExportError> {
         let mut of_days = Vec::new();
-        for (day, _) in days {
+        for (day, leaves) in days {
             if shutdown.is_requested() {
                 return Ok(());
             }
             let records = self.warehouse.records_of_day(*day).await?;
+            let written_before = self.summary.written_chunks;
             self.write_all(&records).await?;
-            of_days.push(records);
+            let is_written = self.summary.written_chunks > written_before;
+            // days that are kept are not read back again by every export until they go
+            let is_kept = self.options.drop_before.is_some() && !leaves.iter().any(|leaf| self.goes(leaf));
+            of_days.push((records, is_written || !is_kept));
         }
         if let Some((last, _)) = days.last() {
             self.write_all(&self.warehouse.timeless_records_before(last + 1).await?).await?;
         }
-        let archived = self.writer.archive().records().await?;
-        for ((_, leaves), records) in days.iter().zip(of_days) {
-            let lacking = self.prove(&records, &archived).await?;
+        let moment = self.writer.archive().moment().await?;
+        for ((_, leaves), (records, is_to_be_read)) in days.iter().zip(of_days) {
+            let lacking = self.prove(&records, &moment, is_to_be_read).await?;
             for leaf in leaves {
                 if shutdown.is_requested() {
                     return Ok(());
@@ -210,7 +214,11 @@ impl Export<'_> {
             let stored = read_chunks(self.warehouse, &of_batch).await?;
             for (chunk, (record, parts)) in stored.into_iter().zip(batch) {
                 if !chunk.is_same {
-                    self.damaged(record, false);
+                    let of_chunk = format!("chunk_id = {}", record.chunk_id);
+                    // its last line may have grown, or a replay replaced it, while it was read
+                    if self.warehouse.records(&of_chunk).await?.first() == Some(*record) {
+                        self.damaged(record, false);
+                    }
                     continue;
                 }
                 let decoded = match is_whole(record, parts) {
@@ -236,12 +244,15 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Reads these chunks back from the archive; says why not if it does not give their bytes back.
+    /// Whether the ledger of the archive says the same of these chunks, and, if they are to be read back, whether it
+    /// gives their bytes back; says why not.
     async fn prove(
         &mut self,
         records: &[ChunkRecord],
-        archived: &[ChunkRecord],
+        moment: &Moment,
+        is_to_be_read: bool,
     ) -> Result<Option<String>, ExportError> {
+        let archived = &moment.records[..];
         let mut wanted: HashSet<ByteRange> = HashSet::new();
         for record in records {
             let overlapping = overlapping(archived, &record.range);
@@ -263,11 +274,14 @@ impl Export<'_> {
                 return Ok(Some(reason));
             }
         }
+        if !is_to_be_read {
+            return Ok(None);
+        }
         let fresh: Vec<&ChunkRecord> = (archived.iter())
             .filter(|held| wanted.contains(&held.range) && !self.proven.contains(&held.range))
             .collect();
         let mut differing = Vec::new();
-        let holdings = OfArchive::new(self.writer.archive());
+        let holdings = OfArchive::at(self.writer.archive(), moment.clone());
         each_chunk(&holdings, &fresh, |record, _, is_same| {
             differing.extend((!is_same).then_some(record));
             Ok(())
@@ -296,13 +310,18 @@ impl Export<'_> {
         Ok(disagreement(record, &self.warehouse.records(&of_source).await?, archived))
     }
 
+    /// Whether the leaf is one to drop.
+    fn goes(&self, leaf: &DayLeaf) -> bool {
+        self.options.drop_before.is_some_and(|before| leaf.day < before)
+    }
+
     /// What became of a leaf whose rows are archived; nothing if somebody else took it away.
     async fn drop(
         &mut self,
         leaf: &DayLeaf,
         records: &[ChunkRecord],
     ) -> Result<Option<Outcome>, ExportError> {
-        if self.options.drop_before.is_none_or(|before| leaf.day >= before) {
+        if !self.goes(leaf) {
             return Ok(Some(Outcome::Archived));
         }
         let archive = self.writer.archive().url().to_string();

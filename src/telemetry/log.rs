@@ -48,7 +48,10 @@ pub fn init(options: &LogOptions) -> io::Result<LogGuard> {
         (false, 2) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    let filter = tracing_subscriber::EnvFilter::new(format!("warn,pipeline={level}"));
+    // the Delta kernel logs its errors, which are returned to us as well
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "warn,buoyant_kernel=off,delta_kernel=off,pipeline={level}"
+    ));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)

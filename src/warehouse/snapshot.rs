@@ -203,6 +203,11 @@ impl Warehouse {
 }
 
 impl Snapshot {
+    /// The place, for messages.
+    pub fn address(&self) -> String {
+        self.warehouse.address()
+    }
+
     /// Every committed chunk at this moment, by source and first byte.
     pub async fn records(&self) -> Result<Vec<ChunkRecord>, WarehouseError> {
         match &self.holder {

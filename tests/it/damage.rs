@@ -88,6 +88,26 @@ fn a_changed_byte_and_a_file_that_is_gone_are_both_named_by_every_verify() {
 }
 
 #[test]
+fn a_type_file_that_is_gone_and_one_that_was_changed_are_named() {
+    for flags in [&["verify"][..], &["verify", "--content"]] {
+        let site = site();
+        let kept = || -> Vec<PathBuf> {
+            fs::read_dir(site.at(format!("{ARCHIVE}/_types")))
+                .unwrap()
+                .map(|file| file.unwrap().path())
+                .collect()
+        };
+        let [gone, changed] = kept().try_into().unwrap();
+        fs::remove_file(&gone).unwrap();
+        let text = fs::read_to_string(&changed).unwrap();
+        fs::write(&changed, format!("# changed\n{text}")).unwrap();
+        let errors = site.end(flags).expect_code(1).errors();
+        assert!(is_named(&errors, name(&gone), "is missing"), "{errors:?}");
+        assert!(is_named(&errors, name(&changed), "is not as it was written"), "{errors:?}");
+    }
+}
+
+#[test]
 fn a_file_that_was_slipped_into_a_log_or_out_of_it_is_named() {
     let site = site();
     let (_, actions) = last_commit(&site, "firewall");

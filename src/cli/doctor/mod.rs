@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::archive::ListFormat;
 use super::{Exit, Global};
-use crate::client::{self, ClientError, PgConfig, RedisConfig};
+use crate::client::{self, ClientError, PgConfig, RedisConfig, with_causes};
 
 mod archive;
 mod postgres;
@@ -96,7 +96,7 @@ impl Checks {
         let error = error.into();
         let is_down = matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. }));
         let outcome = if is_down { Outcome::Unreachable } else { Outcome::Fail };
-        self.add(outcome, super::with_causes(&error), None);
+        self.add(outcome, with_causes(error.as_ref()), None);
     }
 
     fn add(&mut self, outcome: Outcome, found: String, remedy: Option<String>) {

@@ -67,7 +67,7 @@ fn register_store(
     let name = xxhash_rust::xxh3::xxh3_64(format!("{location} {table}").as_bytes());
     let url = ObjectStoreUrl::parse(format!("archive://{name:016x}"))?;
     let counter = Arc::new(Counter::default());
-    let store = CountedStore::new(Arc::clone(archive.store()), Arc::clone(&counter));
+    let store = CountedStore::new(Arc::clone(archive.store()), location, Arc::clone(&counter));
     context.runtime_env().register_object_store(url.as_ref(), Arc::new(store));
     Ok((url, counter))
 }

@@ -8,10 +8,13 @@ use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
-use crate::client::{open_store, redacted};
+use crate::client::{condensed, open_store, redacted};
+use crate::lake::LakeError;
 use crate::model::Source;
 use crate::query::QueryError;
+use crate::query::error::Lost;
 use crate::source::{self, CutOptions, Encoding, Place, ReadAt, SourceError};
 
 /// Bytes that one request to a store asks for.
@@ -62,7 +65,9 @@ impl RawFile {
                     false => Err(SourceError::Replaced { path: path() }),
                 }
             }
-            Content::Object(store, path) => Ok(Arc::new(Object::new(store, path, self.size_bytes))),
+            Content::Object(store, path) => {
+                Ok(Arc::new(Object::new(store, path, &self.source.path, self.size_bytes)))
+            }
         }
     }
 
@@ -99,7 +104,7 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
     let (store, _) = open_store(&format!("{root}/"))?;
     let pattern = glob::Pattern::new(path).map_err(|error| bad(format!("it is not a glob: {error}")))?;
     let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-    let failed = |error: object_store::Error| bad(format!("cannot be listed: {error}"));
+    let failed = |error| QueryError::Place(LakeError::storage("list", redacted(location))(error).into());
     let prefix = Path::from(folder);
     let is_log = |name: &str| {
         let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
@@ -125,7 +130,7 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
     objects.sort_by(|one, other| one.location.cmp(&other.location));
     let listed = objects.into_iter().map(|object| {
         let path = format!("{root}/{}", object.location);
-        let content: Arc<dyn ReadAt> = Arc::new(Object::new(&store, &object.location, object.size));
+        let content: Arc<dyn ReadAt> = Arc::new(Object::new(&store, &object.location, &path, object.size));
         let store = Arc::clone(&store);
         move || -> Result<RawFile, SourceError> {
             let (encoding, head) = source::head(&path, &content)?;
@@ -158,6 +163,8 @@ pub(in crate::query) async fn list_objects(location: &str) -> Result<Vec<RawFile
 struct Object {
     store: Arc<dyn ObjectStore>,
     path: Path,
+    /// As messages name it.
+    location: String,
     size_bytes: u64,
     runtime: Handle,
     /// The block that was read last, and where it begins.
@@ -165,9 +172,10 @@ struct Object {
 }
 
 impl Object {
-    fn new(store: &Arc<dyn ObjectStore>, path: &Path, size_bytes: u64) -> Self {
-        let block = Mutex::new((0, Bytes::new()));
-        Self { store: Arc::clone(store), path: path.clone(), size_bytes, runtime: Handle::current(), block }
+    fn new(store: &Arc<dyn ObjectStore>, path: &Path, location: &str, size_bytes: u64) -> Self {
+        let (block, location) = (Mutex::new((0, Bytes::new())), location.to_owned());
+        let (store, path) = (Arc::clone(store), path.clone());
+        Self { store, path, location, size_bytes, runtime: Handle::current(), block }
     }
 }
 
@@ -181,8 +189,13 @@ impl ReadAt for Object {
         let is_within = |block: &(u64, Bytes)| (block.0..block.0 + block.1.len() as u64).contains(&offset);
         if !is_within(&block) {
             let range = offset..(offset + BLOCK_BYTES).min(self.size_bytes);
-            let came = self.runtime.block_on(self.store.get_range(&self.path, range));
-            *block = (offset, came.map_err(io::Error::other)?);
+            let (store, path) = (Arc::clone(&self.store), self.path.clone());
+            let (sender, came) = oneshot::channel();
+            // to wait for the runtime itself is a panic once the program ends
+            self.runtime.spawn(async move { sender.send(store.get_range(&path, range).await) });
+            let came = came.blocking_recv().map_err(io::Error::other)?;
+            let failed = |error| io::Error::other(Lost::or_storage(&self.location, condensed(error)));
+            *block = (offset, came.map_err(failed)?);
         }
         if !is_within(&block) {
             return Ok(0);

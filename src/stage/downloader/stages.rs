@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::client::with_causes;
 use crate::download::{FileItem, Slot};
 
 /// Why a stage did not take a file. One line.
@@ -27,15 +28,7 @@ impl fmt::Display for StageError {
 
 impl<E: std::error::Error> From<E> for StageError {
     fn from(error: E) -> Self {
-        let (mut text, mut cause) = (error.to_string(), error.source());
-        while let Some(inner) = cause {
-            let said = inner.to_string();
-            if !text.contains(&said) {
-                text = format!("{text}: {said}");
-            }
-            cause = inner.source();
-        }
-        Self(text)
+        Self(with_causes(&error))
     }
 }
 

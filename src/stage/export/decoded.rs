@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 
 use super::ExportError;
 use crate::archive::{Holdings, StoredChunk};
 use crate::decode::Decoder;
 use crate::log_type::{LogType, LogTypes};
-use crate::model::{Blank, DecodedBatch, Reject, RejectReason, TypeBatch};
+use crate::model::{Blank, ChunkRecord, DecodedBatch, Reject, RejectReason, TypeBatch};
 use crate::stage::replay::raw_chunk;
 use crate::warehouse::Warehouse;
 
@@ -54,14 +55,9 @@ fn lines_by_type(types: &[TypeBatch]) -> BTreeMap<&str, Vec<i32>> {
 /// As the decoder gave it.
 pub(super) fn as_decoded(chunk: StoredChunk<'_>) -> Result<DecodedBatch, ExportError> {
     let [rejects, blanks] = &chunk.kept;
+    let (rejects, blanks) = (to_rejects(rejects, chunk.record)?, to_blanks(blanks, &chunk)?);
     let types = chunk.types.into_iter().map(with_compact_extra).collect::<Result<_, _>>()?;
-    Ok(DecodedBatch {
-        record: chunk.record.clone(),
-        types,
-        rejects: to_rejects(rejects, chunk.record.range.first_byte),
-        blanks: to_blanks(blanks, &chunk.bytes),
-        bytes: Bytes::from(chunk.bytes),
-    })
+    Ok(DecodedBatch { record: chunk.record.clone(), types, rejects, blanks, bytes: Bytes::from(chunk.bytes) })
 }
 
 /// Postgres gives `extra` back with spaces and in an order of its own.
@@ -80,37 +76,50 @@ fn with_compact_extra(of_type: TypeBatch) -> Result<TypeBatch, ExportError> {
     Ok(TypeBatch { table, batch: RecordBatch::try_new(batch.schema(), columns)? })
 }
 
-fn to_rejects(rows: &RecordBatch, first_byte: u64) -> Vec<Reject> {
+/// Of a place within the chunk; elsewhere is an error, for the rows are no chunk's.
+fn span(start: Option<usize>, len_bytes: usize, record: &ChunkRecord) -> Result<(u32, u32), ArrowError> {
+    let end = start.map(|start| start + len_bytes).filter(|end| *end as u64 <= record.range.len_bytes());
+    match (start, end) {
+        (Some(start), Some(end)) => Ok((start as u32, end as u32)),
+        _ => Err(ArrowError::InvalidArgumentError(format!(
+            "chunk {} of {} has rejects or blanks that lie outside of it; run `pipeline verify --count`",
+            record.chunk_id, record.source.path
+        ))),
+    }
+}
+
+fn to_rejects(rows: &RecordBatch, record: &ChunkRecord) -> Result<Vec<Reject>, ArrowError> {
     let int = |name: &str| rows[name].as_primitive::<Int32Type>().clone();
     let (lines, pieces, columns) = (int("line"), int("piece"), int("column"));
     let offsets = rows["offset"].as_primitive::<Int64Type>();
     let (types, reasons) = (rows["log_type"].as_string::<i32>(), rows["reason"].as_string::<i32>());
     let bytes = rows["bytes"].as_binary::<i32>();
     let reject = |row: usize| {
-        let start = (offsets.value(row).cast_unsigned() - first_byte) as u32;
-        Reject {
+        let start = offsets.value(row).cast_unsigned().checked_sub(record.range.first_byte);
+        let start = start.and_then(|start| usize::try_from(start).ok());
+        Ok(Reject {
             line: lines.value(row).cast_unsigned(),
             piece: pieces.value(row).cast_unsigned(),
-            span: (start, start + bytes.value(row).len() as u32),
+            span: span(start, bytes.value(row).len(), record)?,
             log_type: types.is_valid(row).then(|| types.value(row).into()),
             column: columns.value(row).cast_unsigned(),
             // the words are what is kept
             reason: RejectReason::Refused(reasons.value(row).into()),
-        }
+        })
     };
     (0..rows.num_rows()).map(reject).collect()
 }
 
-fn to_blanks(rows: &RecordBatch, chunk: &[u8]) -> Vec<Blank> {
+fn to_blanks(rows: &RecordBatch, chunk: &StoredChunk<'_>) -> Result<Vec<Blank>, ArrowError> {
     let mut starts = vec![0];
     if rows.num_rows() > 0 {
-        starts.extend(memchr::memchr_iter(b'\n', chunk).map(|newline| newline as u32 + 1));
+        starts.extend(memchr::memchr_iter(b'\n', &chunk.bytes).map(|newline| newline + 1));
     }
     let (lines, bytes) = (rows["line"].as_primitive::<Int32Type>(), rows["bytes"].as_binary::<i32>());
     let blank = |row: usize| {
         let line = lines.value(row).cast_unsigned();
-        let start = starts[line as usize];
-        Blank { line, span: (start, start + bytes.value(row).len() as u32) }
+        let start = starts.get(line as usize).copied();
+        Ok(Blank { line, span: span(start, bytes.value(row).len(), chunk.record)? })
     };
     (0..rows.num_rows()).map(blank).collect()
 }
