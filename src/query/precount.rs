@@ -1,9 +1,9 @@
 //! Counts per text value by the dictionaries that data files have, before values are compared as text.
 //!
 //! `SELECT src, count(*) .. GROUP BY src` spends its time on hashing a text per row, where each file already has a
-//! number per value. This rule reads such columns of the archive as dictionaries and puts a [`PrecountExec`] between
-//! the scan and the aggregate: it counts by number, and hands on each file's values once with their counts, which the
-//! aggregate merges as it would those of another partition. Deliberately absent: any aggregate but `count(*)`, and
+//! number per value. This rule reads such columns of the archive as dictionaries and puts a [`PrecountExec`] in the
+//! place of the aggregate that each core runs for itself: it counts by number, and hands on each file's values once
+//! with their counts, for the aggregate behind to merge. Deliberately absent: any aggregate but `count(*)`, and
 //! columns that the scan filters by.
 mod exec;
 mod reader;
@@ -56,9 +56,9 @@ impl PhysicalOptimizerRule for Precount {
 
 /// The aggregate over counts; nothing where it is not `count(*)` by text columns of the archive.
 fn precounted(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let mode = match aggregate.mode() {
-        AggregateMode::Partial => AggregateMode::PartialReduce,
-        AggregateMode::Single => AggregateMode::Final,
+    let is_partial = match aggregate.mode() {
+        AggregateMode::Partial => true,
+        AggregateMode::Single => false,
         _ => return Ok(None),
     };
     let group = aggregate.group_expr();
@@ -97,13 +97,17 @@ fn precounted(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>
         Arc::clone(input),
         aggregate.input_schema(),
     )?;
-    let counted = PrecountExec::new(scan, positions, partial.schema());
+    let counted = Arc::new(PrecountExec::new(scan, positions, partial.schema()));
+    // what is left is mostly different: to merge it before it is dealt to the cores would be done for little
+    if is_partial {
+        return Ok(Some(counted));
+    }
     let merged = AggregateExec::try_new(
-        mode,
+        AggregateMode::Final,
         group.as_final(),
         aggregate.aggr_expr().to_vec(),
         vec![None; aggregate.aggr_expr().len()],
-        Arc::new(counted),
+        counted,
         aggregate.input_schema(),
     )?;
     Ok(Some(Arc::new(merged)))
