@@ -6,6 +6,6 @@ SELECT ioc.name AS indicator, query_domain, client_ip, count(*) AS queries, min(
        max(timestamp) AS last_seen
 FROM dns_logs
 JOIN (VALUES {iocs}) AS ioc (name)
-  ON lower(query_domain) = ioc.name OR lower(query_domain) LIKE concat('%.', ioc.name)
+  ON right(concat('.', rtrim(lower(query_domain), '.')), length(ioc.name) + 1) = concat('.', ioc.name)
 GROUP BY ioc.name, query_domain, client_ip
 ORDER BY queries DESC, indicator, client_ip

@@ -1,5 +1,5 @@
 -- task: lateral_movement
--- about: internal addresses that within an hour reach for remote-access ports of many other internal ones
+-- about: internal addresses that within one clock hour reach for remote-access ports of many other internal ones
 -- side: archive
 -- parameter: hosts integer = 5
 SELECT src, date_trunc('hour', timestamp) AS hour, count(DISTINCT dst) AS hosts, count(*) AS connections,

@@ -12,8 +12,15 @@ use crate::task::TaskStore;
 #[command(next_help_heading = "Page")]
 pub(super) struct PageArgs {
     /// Metrics of another process that the page adds up, http://HOST:PORT/metrics (repeatable)
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
     metrics_from: Vec<String>,
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    match url::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.to_owned()),
+        _ => Err("write http://HOST:PORT/metrics".to_owned()),
+    }
 }
 
 impl PageArgs {

@@ -1,6 +1,7 @@
 //! `pipeline serve`: webhooks in, aggregates out.
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -210,6 +211,19 @@ impl ServeArgs {
     /// The page, with the tasks of the first `--database`; of the file of state where that one does not answer.
     #[cfg(feature = "query")]
     async fn page(&self, state: &SqliteStore, global: &Global) -> anyhow::Result<Router> {
+        if self.access.token_file.is_none() {
+            if self.access.signing_secret_file.is_some() {
+                tracing::warn!("the page is not served: it wants --token-file where senders have to sign");
+                return Ok(Router::new());
+            }
+            let is_open = |address: SocketAddr| !address.ip().is_loopback();
+            if tokio::net::lookup_host(&self.listen).await.is_ok_and(|mut found| found.any(is_open)) {
+                tracing::warn!(
+                    "whoever reaches {} sees log lines and tasks; name a --token-file",
+                    self.listen
+                );
+            }
+        }
         let of_state = || TaskStore::new(Database::Sqlite(state.clone()));
         let tasks = match self.database.first().map(|url| DatabaseLocation::parse(url)).transpose()? {
             Some(location @ DatabaseLocation::Postgres(_)) => {

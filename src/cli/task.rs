@@ -1,5 +1,6 @@
 //! `pipeline task`: named jobs, run here or by workers.
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -10,7 +11,7 @@ use super::columns::aligned;
 use super::{Exit, Global, UsageError};
 use crate::stage::shutdown::Shutdown;
 use crate::store::tasks::{Cancelled, Filter, Schedule};
-use crate::task::{NewTask, Task, TaskLog, TaskStatus, Worker, next_time};
+use crate::task::{NewTask, Registry, Task, TaskLog, TaskStatus, TaskStore, Worker, next_time};
 
 mod args;
 mod codes;
@@ -32,7 +33,9 @@ pub(super) enum TaskCommand {
     Worker(WorkerArgs),
     Status(StatusArgs),
     Logs(LogsArgs),
+    /// End a task that is pending or running, and its steps
     Cancel(IdArgs),
+    /// Make a failed or cancelled task pending again; steps that completed stay so
     Retry(IdArgs),
     Schedule(ScheduleArgs),
 }
@@ -99,26 +102,16 @@ async fn run_now(args: &RunArgs, global: &Global) -> anyhow::Result<Exit> {
     let registry = args.place.registry()?;
     let new = registry.check(args.new.task())?;
     let store = args.place.open().await?;
-    let shutdown = Shutdown::new();
-    shutdown.listen().context("listen for signals")?;
     let id = store.submit(&new).await?;
-    let worker = Worker::new(store.clone(), registry).with_root(&id).with_log(TaskLog::new(&args.task_log));
-    let worked = {
-        let follow = follow(&store, &id, !global.quiet);
-        let work = worker.run(&shutdown);
-        tokio::pin!(follow, work);
-        tokio::select! {
-            worked = &mut work => worked,
-            // it only fails
-            Err(error) = &mut follow => return Err(error),
-        }
-    };
-    worked?;
-    if let Some(code) = shutdown.exit_code() {
-        tracing::warn!("task {id} was handed back; a worker goes on with it, or `pipeline task cancel {id}`");
-        return Ok(Exit::Code(code));
+    let held = store.existing(&id).await?;
+    if held.name != new.name {
+        let reason = format!("task {id} has that --unique key and runs {}; choose another key", held.name);
+        return Err(UsageError(reason).into());
     }
-    let task = store.existing(&id).await?;
+    let task = match run_to_end(&store, registry, &id, &args.task_log, !global.quiet).await? {
+        Ok(task) => task,
+        Err(code) => return Ok(Exit::Code(code)),
+    };
     if !global.quiet {
         last_lines(&store, &id).await?;
     }
@@ -131,6 +124,35 @@ async fn run_now(args: &RunArgs, global: &Global) -> anyhow::Result<Exit> {
             Ok(Exit::SOME_FAILED)
         }
     }
+}
+
+/// The task as it ended; after a signal, which hands it back, the exit code.
+async fn run_to_end(
+    store: &TaskStore,
+    registry: Registry,
+    id: &str,
+    task_log: &Path,
+    is_shown: bool,
+) -> anyhow::Result<Result<Task, u8>> {
+    let shutdown = Shutdown::new();
+    shutdown.listen().context("listen for signals")?;
+    let worker = Worker::new(store.clone(), registry).with_root(id).with_log(TaskLog::new(task_log));
+    let worked = {
+        let follow = follow(store, id, is_shown);
+        let work = worker.run(&shutdown);
+        tokio::pin!(follow, work);
+        tokio::select! {
+            worked = &mut work => worked,
+            // it only fails
+            Err(error) = &mut follow => return Err(error),
+        }
+    };
+    worked?;
+    if let Some(code) = shutdown.exit_code() {
+        tracing::warn!("task {id} was handed back; a worker goes on with it, or `pipeline task cancel {id}`");
+        return Ok(Err(code));
+    }
+    Ok(Ok(store.existing(id).await?))
 }
 
 async fn submit(args: &SubmitArgs) -> anyhow::Result<Exit> {
@@ -153,18 +175,22 @@ async fn work(args: &WorkerArgs) -> anyhow::Result<Exit> {
     writeln!(io::stderr(), "worker takes tasks of {}", crate::client::redacted(&args.place.database))?;
     let drained = async {
         loop {
-            let counts = store.count_by_status().await?;
-            let open = counts.iter().filter(|(status, _)| !status.is_ended()).map(|(_, count)| count);
-            if args.drain && open.sum::<u64>() == 0 {
-                shutdown.request();
-                return std::future::pending::<anyhow::Result<()>>().await;
+            match store.is_drained().await {
+                Ok(true) => {
+                    shutdown.request();
+                    return std::future::pending::<anyhow::Result<()>>().await;
+                }
+                Ok(false) => {}
+                // the worker says so
+                Err(error) if error.is_retriable() => {}
+                Err(error) => return Err(error.into()),
             }
             tokio::time::sleep(FOLLOW).await;
         }
     };
     tokio::select! {
         worked = worker.run(&shutdown) => { worked?; }
-        failed = drained => failed?,
+        failed = drained, if args.drain => failed?,
     }
     Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code))
 }
@@ -248,7 +274,11 @@ pub(super) async fn old_list(args: &OldListArgs) -> anyhow::Result<Exit> {
 pub(super) async fn old_run(args: &OldRunArgs) -> anyhow::Result<Exit> {
     let registry = args.place.registry()?;
     let store = args.place.open().await?;
-    let task = Task::run(&store, &registry, NewTask::new(&args.name).with_id(&args.id)).await?;
+    let id = Task::submit(&store, &registry, NewTask::new(&args.name).with_id(&args.id)).await?;
+    let task = match run_to_end(&store, registry, &id, &args.task_log, false).await? {
+        Ok(task) => task,
+        Err(code) => return Ok(Exit::Code(code)),
+    };
     print(&format!("{} - {} - {}\n", task.id, task.name, task.status))?;
     Ok(if task.status == TaskStatus::Completed { Exit::DONE } else { Exit::SOME_FAILED })
 }

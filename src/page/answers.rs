@@ -3,13 +3,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::client::{redacted, with_causes};
 use crate::cost::Inputs;
 use crate::lake::{Archive, LakeError};
 use crate::log_type::LogTypes;
-use crate::query::{OutputFormat, Places, ResultPrinter, Session};
+use crate::query::{Places, Session};
 use crate::store::tasks::Filter;
 use crate::task::{TaskStatus, TaskStore};
 use crate::telemetry;
@@ -45,15 +47,7 @@ impl std::fmt::Debug for Answers {
 type Answer = Result<Json, String>;
 
 fn text(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if !text.contains(&inner.to_string()) {
-            text = format!("{text}: {inner}");
-        }
-        cause = inner.source();
-    }
-    text
+    with_causes(&error)
 }
 
 impl Answers {
@@ -82,7 +76,7 @@ impl Answers {
             counts.into_iter().map(|(status, count)| (status.to_string(), count.into())).collect();
         Ok(json!({
             "time": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-            "archive": { "location": crate::client::redacted(&self.archive), "tables": tables, "bytes": bytes },
+            "archive": { "location": redacted(&self.archive), "tables": tables, "bytes": bytes },
             "usd_per_day": usd_per_day(bytes),
             "tasks": counts,
             "processes": self.processes().await,
@@ -90,16 +84,17 @@ impl Answers {
     }
 
     async fn processes(&self) -> Json {
-        let mut processes =
-            vec![json!({ "name": "this process", "metrics": series(&telemetry::render_metrics()) })];
-        for url in &self.metrics {
+        let own = json!({ "name": "this process", "metrics": series(&telemetry::render_metrics()) });
+        let others = self.metrics.iter().map(async |url| {
             let said = async { self.http.get(url).send().await?.error_for_status()?.text().await };
-            processes.push(match said.await {
-                Ok(text) => json!({ "name": url, "metrics": series(&text) }),
-                Err(error) => json!({ "name": url, "error": text(error) }),
-            });
-        }
-        processes.into()
+            let name = redacted(url);
+            match said.await {
+                Ok(text) => json!({ "name": name, "metrics": series(&text) }),
+                Err(error) => json!({ "name": name, "error": text(error.without_url()) }),
+            }
+        });
+        let others = join_all(others).await;
+        std::iter::once(own).chain(others).collect()
     }
 
     pub(super) async fn tasks(&self, status: Option<TaskStatus>) -> Answer {
@@ -111,9 +106,10 @@ impl Answers {
     pub(super) async fn task(&self, id: &str) -> Result<Option<Json>, String> {
         let Some(task) = self.tasks.by_id(id).await.map_err(text)? else { return Ok(None) };
         let steps = self.tasks.children(id).await.map_err(text)?;
-        let lines = self.tasks.lines(id, 0, MAX_PIECES).await.map_err(text)?;
-        let lines: Vec<_> = lines.iter().flat_map(|piece| piece.text.lines()).collect();
-        Ok(Some(json!({ "task": task, "steps": steps, "lines": lines })))
+        let pieces = self.tasks.last_lines(id, MAX_PIECES).await.map_err(text)?;
+        let is_cut = pieces.first().is_some_and(|piece| piece.number > 1);
+        let lines: Vec<_> = pieces.iter().flat_map(|piece| piece.text.lines()).collect();
+        Ok(Some(json!({ "task": task, "steps": steps, "lines": lines, "is_cut": is_cut })))
     }
 
     /// The last aggregates, where there are any.
@@ -127,7 +123,7 @@ impl Answers {
         if let Err(LakeError::NotFound { .. }) = Archive::open(&self.archive).await {
             return Ok(Json::Array(Vec::new()));
         }
-        let mut rows = self.ask(sql).await?;
+        let mut rows = self.ask(sql).await?["rows"].take();
         for row in rows.as_array_mut().into_iter().flatten() {
             let text = row["bytes"].as_str().map(from_hex).unwrap_or_default();
             row["text"] = text.into();
@@ -135,31 +131,36 @@ impl Answers {
         Ok(rows)
     }
 
-    /// The rows of a statement.
+    /// The first rows of a statement, in its order: names of columns, rows, and whether there are more.
     pub(super) async fn ask(&self, sql: &str) -> Answer {
         let _permit = self.permits.acquire().await.map_err(text)?;
-        let session = {
-            let mut held = self.session.lock().await;
-            match &*held {
-                Some(session) => session.clone(),
-                None => {
-                    let places =
-                        Places::open(std::slice::from_ref(&self.archive), "public", &self.types).await;
-                    let session = Arc::new(Session::new(places.map_err(text)?).map_err(text)?);
-                    *held = Some(session.clone());
-                    session
-                }
+        let (held, session) = self.session().await?;
+        let answered = match session.first_rows(sql, MAX_ROWS).await {
+            // the archive may be another one than when it was opened
+            Err(_) if held => {
+                *self.session.lock().await = None;
+                self.session().await?.1.first_rows(sql, MAX_ROWS).await
             }
+            answered => answered,
         };
-        let sql =
-            format!("SELECT * FROM (\n{}\n) AS answer LIMIT {MAX_ROWS}", sql.trim().trim_end_matches(';'));
-        let rows = session.sql(&sql).await.map_err(text)?;
-        let mut out = Vec::new();
-        ResultPrinter::new(OutputFormat::Json, &mut out).print(rows).await.map_err(text)?;
-        match out.iter().all(u8::is_ascii_whitespace) {
-            true => Ok(Json::Array(Vec::new())),
-            false => serde_json::from_slice(&out).map_err(text),
+        let answered = answered.map_err(text)?;
+        let rows = match answered.json.iter().all(u8::is_ascii_whitespace) {
+            true => Json::Array(Vec::new()),
+            false => serde_json::from_slice(&answered.json).map_err(text)?,
+        };
+        Ok(json!({ "columns": answered.columns, "rows": rows, "is_cut": answered.is_cut }))
+    }
+
+    /// The session over the archive, and whether it is one from before.
+    async fn session(&self) -> Result<(bool, Arc<Session>), String> {
+        let mut held = self.session.lock().await;
+        if let Some(session) = &*held {
+            return Ok((true, Arc::clone(session)));
         }
+        let places = Places::open(std::slice::from_ref(&self.archive), "public", &self.types).await;
+        let session = Arc::new(Session::new(places.map_err(text)?).map_err(text)?);
+        *held = Some(Arc::clone(&session));
+        Ok((false, session))
     }
 }
 

@@ -79,8 +79,7 @@ pub fn router(state: PageState) -> Router {
 }
 
 /// Nothing from elsewhere is loaded, and no other page may show this one in a frame.
-const POLICY: &str =
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
 
 fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
     let headers: [(HeaderName, &str); 4] = [
@@ -95,15 +94,18 @@ fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
 async fn check_token(State(page): State<PageState>, request: Request, next: Next) -> Response {
     let Some(expected) = page.token else { return next.run(request).await };
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|text| text.strip_prefix("Bearer "));
+    let shown = shown.and_then(|text| text.split_once(' '));
+    let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token);
     let is_right = shown.is_some_and(|token| {
         let shown: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
         shown == expected
     });
     match is_right {
         true => next.run(request).await,
-        false => (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "error": "a token is wanted" })))
-            .into_response(),
+        false => {
+            let error = if shown.is_some() { "the token is wrong" } else { "a token is wanted" };
+            (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "error": error }))).into_response()
+        }
     }
 }
 
@@ -127,6 +129,10 @@ struct TaskFilter {
 
 async fn tasks(State(page): State<PageState>, Query(filter): Query<TaskFilter>) -> Response {
     let status = TaskStatus::ALL.into_iter().find(|status| status.name() == filter.status);
+    if status.is_none() && !filter.status.is_empty() {
+        let error = format!("there is no status {}", filter.status);
+        return (StatusCode::BAD_REQUEST, Json(serde_json::json!({ "error": error }))).into_response();
+    }
     answer(page.answers.tasks(status).await)
 }
 

@@ -32,4 +32,4 @@ pub use output::{OutputFormat, ResultPrinter};
 pub use places::Places;
 pub use render::TypeVersions;
 pub use report::{Counter, Explained, Scan};
-pub use session::{Query, Session};
+pub use session::{FirstRows, Query, Session};

@@ -17,16 +17,18 @@ use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream};
 use datafusion::functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion::functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{SetExpr, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use object_store::ObjectStore;
 use tokio::sync::Mutex;
 
 use super::json::JsonPlanner;
+use super::output::{OutputFormat, ResultPrinter};
 use super::places::Places;
 use super::precount::Precount;
 use super::report::{Explained, Notes};
@@ -49,6 +51,17 @@ pub struct Session {
 #[derive(Debug, Clone)]
 pub struct Query {
     statement: Statement,
+}
+
+/// The first rows of a result.
+#[derive(Debug, Clone)]
+pub struct FirstRows {
+    /// Names of its columns, in their order.
+    pub columns: Vec<String>,
+    /// The rows as an array of objects; nothing where there is no row.
+    pub json: Vec<u8>,
+    /// Whether there are more.
+    pub is_cut: bool,
 }
 
 impl Session {
@@ -160,6 +173,26 @@ impl Session {
             [query] => self.run(query).await,
             _ => Err(QueryError::Sql(format!("{} statements where one was expected", queries.len()))),
         }
+    }
+
+    /// The first rows of a statement's result, as many as a page can show.
+    pub async fn first_rows(&self, text: &str, max_rows: usize) -> Result<FirstRows, QueryError> {
+        let mut result = self.sql(text).await?;
+        let schema = result.schema();
+        let (mut batches, mut left) = (Vec::new(), max_rows);
+        let mut is_cut = false;
+        while let (false, Some(batch)) = (is_cut, result.next().await) {
+            let batch = batch?;
+            is_cut = batch.num_rows() > left;
+            let first = batch.slice(0, batch.num_rows().min(left));
+            left -= first.num_rows();
+            batches.push(Ok(first));
+        }
+        let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let first = RecordBatchStreamAdapter::new(schema, stream::iter(batches));
+        let mut json = Vec::new();
+        ResultPrinter::new(OutputFormat::Json, &mut json).print(Box::pin(first)).await?;
+        Ok(FirstRows { columns, json, is_cut })
     }
 
     fn with_table_names(&self, error: QueryError) -> QueryError {

@@ -3,7 +3,7 @@
 //! One thread per child starts it, reads what it says, and waits for its end: the kernel kills the child when that
 //! thread ends, and so when this process is killed. Otherwise a killed worker's job would run on beside the second
 //! attempt of its task.
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc as std_mpsc;
 use std::thread;
@@ -14,7 +14,7 @@ use super::{TaskContext, TaskFailure};
 
 /// Lines of a child that wait to be kept; it waits for room.
 const QUEUE_LEN: usize = 1000;
-/// More of standard output is no result.
+/// More of standard output is no result, but an error.
 const MAX_OUTPUT: u64 = 64 << 20;
 /// A line is kept up to this length.
 const MAX_LINE: u64 = 16 << 10;
@@ -46,7 +46,11 @@ impl Drop for StopOnDrop {
 }
 
 /// Runs `pipeline ARGUMENTS..`; its standard error becomes lines of the task.
-pub(super) async fn run(context: &TaskContext, arguments: Vec<String>) -> Result<ChildEnd, TaskFailure> {
+pub(super) async fn run(
+    context: &TaskContext,
+    arguments: Vec<String>,
+    input: String,
+) -> Result<ChildEnd, TaskFailure> {
     let program = std::env::current_exe()?;
     let (lines, said) = mpsc::channel(QUEUE_LEN);
     let (ended, end) = oneshot::channel();
@@ -54,18 +58,24 @@ pub(super) async fn run(context: &TaskContext, arguments: Vec<String>) -> Result
     let stop = StopOnDrop(events.clone());
     thread::Builder::new().name("child".to_owned()).spawn(move || {
         let mut command = Command::new(program);
-        command.args(&arguments).stdin(Stdio::null());
+        command.args(&arguments);
         // who asked may have gone
-        let _heard = ended.send(live_and_die(command, lines, events, &inbox));
+        let _heard = ended.send(live_and_die(command, input, lines, events, &inbox));
     })?;
     let (kept, end) = tokio::join!(context.log_all(said), end);
     kept?;
     drop(stop);
-    Ok(end??)
+    match end? {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            Err(TaskFailure::Permanent(error.to_string()))
+        }
+        end => Ok(end?),
+    }
 }
 
 fn live_and_die(
     mut command: Command,
+    input: String,
     lines: mpsc::Sender<String>,
     events: std_mpsc::Sender<Event>,
     inbox: &std_mpsc::Receiver<Event>,
@@ -74,13 +84,24 @@ fn live_and_die(
     // a metrics address is the worker's own; a key press at the terminal is for the worker too
     command.env("PIPELINE_METRICS_ADDR", "none");
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // a child that does not read all of it says why
+        thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let of_output = events.clone();
     thread::spawn(move || {
         let mut text = Vec::new();
-        let read = stdout.map_or(Ok(0), |stdout| stdout.take(MAX_OUTPUT).read_to_end(&mut text));
-        let text = read.map(|_| String::from_utf8_lossy(&text).into_owned());
+        let read = stdout.map_or(Ok(0), |stdout| stdout.take(MAX_OUTPUT + 1).read_to_end(&mut text));
+        let text = match read {
+            Ok(_) if text.len() as u64 > MAX_OUTPUT => Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "it printed more than 64 MiB; narrow it, or add a LIMIT to its SQL",
+            )),
+            read => read.map(|_| String::from_utf8_lossy(&text).into_owned()),
+        };
         drop(of_output.send(Event::Output(text)));
     });
     thread::spawn(move || drop(events.send(Event::ErrorsRead(forward(stderr, &lines)))));

@@ -151,7 +151,7 @@ pub(super) fn with_jobs(mut registry: Registry) -> Registry {
         registry = registry.with_spec(spec, move |context: TaskContext, parameters: Parameters| async move {
             let arguments = arguments(job, &parameters);
             context.log(&format!("pipeline {}", arguments.join(" "))).await?;
-            result(child::run(&context, arguments).await?)
+            result(child::run(&context, arguments, String::new()).await?)
         });
     }
     registry
@@ -194,13 +194,18 @@ fn arguments(job: &Job, parameters: &Parameters) -> Vec<String> {
     arguments
 }
 
-/// What a command printed, as JSON where it is that. A mistake on the command line or in the configuration, or a check
-/// that failed, would be the same the next time.
+/// What a command printed, as JSON where it is that.
 pub(super) fn result(end: child::ChildEnd) -> Result<Json, TaskFailure> {
+    Ok(parsed(&succeeded(end)?))
+}
+
+/// What a command printed. A mistake on the command line or in the configuration, or a check that failed, would be the
+/// same the next time.
+pub(super) fn succeeded(end: child::ChildEnd) -> Result<String, TaskFailure> {
     let error =
         |code: &str| end.error.clone().unwrap_or_else(|| format!("it ended with {code} and said no error"));
     match end.code {
-        Some(0) => Ok(parsed(&end.stdout)),
+        Some(0) => Ok(end.stdout),
         Some(code @ 1..=3) => Err(TaskFailure::Permanent(match end.stdout.trim() {
             "" => error(&format!("exit code {code}")),
             said => format!("{}; {}", error(&format!("exit code {code}")), shortened(said)),
@@ -218,7 +223,7 @@ fn parsed(stdout: &str) -> Json {
     }
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const MAX: usize = 2000;
     match text.char_indices().nth(MAX) {
         Some((end, _)) => format!("{} ..", &text[..end]),

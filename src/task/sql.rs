@@ -10,12 +10,16 @@
 //!
 //! A value is text of the statement only after its kind was checked and, where it is no number, quoted. The statement
 //! is run by `pipeline query`, which only reads.
+use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Value as Json, json};
 
-use super::jobs::result;
+use super::jobs::{shortened, succeeded};
 use super::spec::{Kind, Parameter, TaskSpec};
 use super::{Parameters, Registry, TaskContext, TaskError, TaskFailure, child};
 use crate::client;
@@ -82,27 +86,61 @@ fn add(registry: Registry, task: SqlTask) -> Registry {
                 (None, Side::Archive) => DEFAULT_ARCHIVE.to_owned(),
                 (None, Side::Postgres) => client::default_postgres_url(),
             };
-            context.log(&format!("from {}: {sql}", client::redacted(&from))).await?;
+            let shown = shortened(&sql);
+            context.log(&format!("from {}: {shown}", client::redacted(&from))).await?;
             let mut arguments =
                 vec!["query".to_owned(), "--output=json".to_owned(), format!("--from={from}")];
             if let Some(schema) = parameters.get("schema").and_then(Json::as_str) {
                 arguments.push(format!("--schema={schema}"));
             }
-            arguments.extend(["--".to_owned(), sql]);
-            Ok(rows(result(child::run(&context, arguments).await?)?, task.max_rows))
+            // a list of indicators may be longer than an argument can be
+            arguments.push("--file=-".to_owned());
+            let end = child::run(&context, arguments, sql).await?;
+            // no row prints nothing
+            let rows = Rows { max_rows: task.max_rows };
+            let printed = succeeded(end)?;
+            let rows = match printed.trim() {
+                "" => rows.deserialize(json!([])),
+                printed => rows.deserialize(&mut serde_json::Deserializer::from_str(printed)),
+            };
+            rows.map_err(|error| {
+                TaskFailure::Permanent(format!("the query's answer cannot be read: {error}"))
+            })
         }
     })
 }
 
-fn rows(result: Json, max_rows: usize) -> Json {
-    match result {
-        Json::Array(mut rows) => {
-            let num_rows = rows.len();
-            rows.truncate(max_rows);
-            json!({ "num_rows": num_rows, "rows": rows })
+/// Counts the rows of an array and keeps the first ones.
+struct Rows {
+    max_rows: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Rows {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json, D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Rows {
+    type Value = Json;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
+        let (mut rows, mut num_rows) = (Vec::new(), 0_usize);
+        while rows.len() < self.max_rows {
+            let Some(row) = seq.next_element::<Json>()? else { break };
+            rows.push(row);
+            num_rows += 1;
         }
-        // no row: nothing printed, or an empty text
-        _ => json!({ "num_rows": 0, "rows": [] }),
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            num_rows += 1;
+        }
+        Ok(json!({ "num_rows": num_rows, "rows": rows }))
     }
 }
 
@@ -179,18 +217,33 @@ fn declared(text: &str) -> Option<(Parameter, bool)> {
     Some((parameter, is_list))
 }
 
+/// The SQL with its parameters' values in place of `{NAME}`; a value's own braces mean nothing.
 fn statement(task: &SqlTask, parameters: &Parameters) -> Result<String, String> {
-    let mut sql = task.sql.clone();
+    let mut values = HashMap::new();
     for parameter in task.spec.parameters.iter().flatten() {
         let Some(value) = parameters.get(&parameter.name) else { continue };
-        let literal = if task.lists.contains(&parameter.name) {
-            indicators(value.as_str().unwrap_or_default())?
-        } else {
-            literal(parameter.kind, value)
+        let literal = match task.lists.contains(&parameter.name) {
+            true => indicators(value.as_str().unwrap_or_default())?,
+            false => literal(parameter.kind, value),
         };
-        sql = sql.replace(&format!("{{{}}}", parameter.name), &literal);
+        values.insert(parameter.name.as_str(), literal);
     }
-    Ok(sql)
+    let (mut sql, mut rest) = (String::new(), task.sql.as_str());
+    while let Some((before, behind)) = rest.split_once('{') {
+        sql.push_str(before);
+        let named = behind.split_once('}').and_then(|(name, behind)| Some((values.get(name)?, behind)));
+        match named {
+            Some((value, behind)) => {
+                sql.push_str(value);
+                rest = behind;
+            }
+            None => {
+                sql.push('{');
+                rest = behind;
+            }
+        }
+    }
+    Ok(sql + rest)
 }
 
 fn literal(kind: Kind, value: &Json) -> String {
@@ -241,9 +294,22 @@ mod tests {
         let checked = task.spec.check(given.as_object().unwrap()).unwrap();
         let sql = statement(&task, &checked).unwrap();
         assert_eq!(sql, "SELECT 5, 'x'' OR ''1''=''1', INTERVAL '300000 milliseconds'");
+        let braces = json!({ "who": "{n}, {who}, {" });
+        let checked = task.spec.check(braces.as_object().unwrap()).unwrap();
+        let sql = statement(&task, &checked).unwrap();
+        assert_eq!(sql, "SELECT 5, '{n}, {who}, {', INTERVAL '300000 milliseconds'");
         let bad = json!({ "who": "x", "n": "1; DROP TABLE t" });
         let error = task.spec.check(bad.as_object().unwrap()).unwrap_err();
         assert_eq!(error, "parameter n: a whole number from 0 on is expected");
+    }
+
+    #[test]
+    fn all_rows_are_counted_and_the_first_are_kept() {
+        let read =
+            |text: &str| Rows { max_rows: 2 }.deserialize(&mut serde_json::Deserializer::from_str(text));
+        assert_eq!(read("[1, 2, 3]").unwrap(), json!({ "num_rows": 3, "rows": [1, 2] }));
+        assert_eq!(read("[]").unwrap(), json!({ "num_rows": 0, "rows": [] }));
+        assert!(read("[1, 2, 3").is_err() && read("none").is_err());
     }
 
     #[test]

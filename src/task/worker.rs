@@ -173,7 +173,10 @@ impl Worker {
     async fn run_one(self, claim: Claim, stop: oneshot::Receiver<Stop>, runs: Runs) -> bool {
         let started = Instant::now();
         self.note("start", &claim.task, None);
-        telemetry::Summary::TaskWaiting.observe(waited(&claim.task));
+        // a parent goes on where it began before it was due again
+        if let Some(waited) = waited(&claim.task).filter(|waited| *waited >= 0.0) {
+            telemetry::Summary::TaskWaiting.observe(waited);
+        }
         let context =
             TaskContext { claim: claim.clone(), store: self.store.clone(), registry: self.registry.clone() };
         let ending = match self.registry.get(&claim.task.name) {
@@ -325,10 +328,10 @@ fn lock(runs: &Runs) -> std::sync::MutexGuard<'_, RunsById> {
 }
 
 /// Seconds from the time that a task was due to its start, by the database's clock.
-fn waited(task: &Task) -> f64 {
+fn waited(task: &Task) -> Option<f64> {
     let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok();
     let start = task.start_time.as_deref().and_then(time);
-    start.zip(time(&task.run_at)).map_or(0.0, |(start, due)| (start - due).num_milliseconds() as f64 / 1000.0)
+    start.zip(time(&task.run_at)).map(|(start, due)| (start - due).num_milliseconds() as f64 / 1000.0)
 }
 
 fn tell(runs: &Runs, id: &str, fence: i64, stop: Stop) {

@@ -11,7 +11,7 @@ const OF_PROCESS: [(&str, &str, &str); 3] = [
     ("process_uptime_seconds", "gauge", "Seconds since this process began"),
 ];
 
-/// Milliseconds since the first call, which [`super::init`] makes.
+/// Milliseconds since the first call, which is made when the program begins.
 pub fn uptime_millis() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     // from 1 on: 0 stands for no time

@@ -35,6 +35,7 @@ pub struct LogGuard(#[expect(dead_code, reason = "dropping it writes what is buf
 
 /// Starts logging for this process. A second call has no effect.
 pub fn init(options: &LogOptions) -> io::Result<LogGuard> {
+    let _began = super::uptime_millis();
     let ansi = options.file.is_none() && io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let out: Box<dyn Write + Send> = match &options.file {
         Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),

@@ -72,8 +72,9 @@ fn everything_on_the_page_is_answered() {
     assert_eq!(page.json("/api/windows").as_array().unwrap().len(), 0);
     let questions = page.json("/api/questions");
     for question in questions.as_array().unwrap() {
-        let rows = page.json(&format!("/api/questions/{}", question["number"]));
-        for row in rows.as_array().unwrap() {
+        let answer = page.json(&format!("/api/questions/{}", question["number"]));
+        assert_eq!(answer["is_cut"], false);
+        for row in answer["rows"].as_array().unwrap() {
             let labels = question["labels"].as_array().unwrap();
             let columns = labels.iter().chain(question["value"].is_string().then_some(&question["value"]));
             for column in columns {
@@ -81,7 +82,11 @@ fn everything_on_the_page_is_answered() {
             }
         }
     }
-    assert!(!page.json("/api/questions/5").as_array().unwrap().is_empty());
+    let talkers = page.json("/api/questions/5");
+    assert_eq!(talkers["columns"], serde_json::json!(["src", "events"]));
+    let events: Vec<_> =
+        talkers["rows"].as_array().unwrap().iter().map(|row| row["events"].as_u64()).collect();
+    assert!(!events.is_empty() && events.is_sorted_by(|one, next| one >= next), "{events:?}");
 }
 
 #[test]

@@ -184,6 +184,9 @@ pub(in super::super) struct OldListArgs {
 pub(in super::super) struct OldRunArgs {
     pub(super) id: String,
     pub(super) name: String,
+    /// Append a line for each start and end to this file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_TASK_LOG)]
+    pub(super) task_log: PathBuf,
     #[command(flatten)]
     pub(super) place: PlaceArgs,
 }

@@ -18,13 +18,16 @@ pub(in super::super) fn exit_code(error: &anyhow::Error) -> Option<u8> {
         TaskStoreError::IdTaken(_) | TaskStoreError::NotFound(_) | TaskStoreError::WrongStatus { .. } => {
             Some(Exit::USAGE)
         }
-        TaskStoreError::Store(_) => None,
+        TaskStoreError::Store(error) => code_of_state(error),
     }
 }
 
 /// Of the database that holds state, wherever it was asked.
 pub(in super::super) fn state_exit_code(error: &anyhow::Error) -> Option<u8> {
-    let error = error.chain().find_map(|cause| cause.downcast_ref::<StoreError>())?;
+    code_of_state(error.chain().find_map(|cause| cause.downcast_ref::<StoreError>())?)
+}
+
+fn code_of_state(error: &StoreError) -> Option<u8> {
     match error {
         StoreError::Location(_) | StoreError::Folder { .. } | StoreError::NotOurs { .. } => {
             Some(Exit::CONFIGURATION)

@@ -37,13 +37,19 @@ pub(super) fn seconds(task: &Task) -> Option<f64> {
 pub(super) async fn follow(
     store: &TaskStore,
     id: &str,
-    is_wanted: bool,
+    mut is_wanted: bool,
 ) -> anyhow::Result<std::convert::Infallible> {
     let mut after = 0;
     loop {
         if is_wanted {
-            for piece in store.lines(id, after, PIECES).await? {
-                writeln!(io::stderr(), "{}", piece.text)?;
+            let pieces = match store.lines(id, after, PIECES).await {
+                // the worker says so, and goes on later
+                Err(error) if error.is_retriable() => Vec::new(),
+                pieces => pieces?,
+            };
+            for piece in pieces {
+                // the task goes on where nobody reads what it says
+                is_wanted &= writeln!(io::stderr(), "{}", piece.text).is_ok();
                 after = piece.number;
             }
             SHOWN.store(after, Ordering::Relaxed);

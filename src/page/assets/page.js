@@ -34,12 +34,19 @@ function bytes(value) {
   return value.toLocaleString("en", { maximumFractionDigits: 1 }) + " " + ["B", "KiB", "MiB", "GiB", "TiB"][unit];
 }
 
+const drawn = new WeakMap(); // what each table shows
 function table(target, caption, columns, rows, empty) {
+  // a table that is made again takes the focus away
+  const shown = JSON.stringify([caption, columns.map((column) => column.title), rows.map((row) => columns.map((column) => { const cell = column.of(row); return cell instanceof Node ? cell.textContent : cell; }))]);
+  if (drawn.get(target) === shown) return;
+  drawn.set(target, shown);
+  const focused = target.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   if (!rows.length) { target.replaceChildren(node("caption", {}, empty)); return; }
   const cell = (tag, column, content) => node(tag, { class: [column.number ? "number" : "", column.class || ""].join(" ").trim() || null, scope: tag === "th" ? "col" : null }, content);
   const head = node("tr", {}, ...columns.map((column) => cell("th", column, column.title)));
   const body = rows.map((row) => node("tr", {}, ...columns.map((column) => cell("td", column, column.of(row)))));
   target.replaceChildren(node("caption", {}, caption), node("thead", {}, head), node("tbody", {}, ...body));
+  if (focused) target.querySelector('[data-key="' + CSS.escape(focused) + '"]')?.focus();
 }
 
 const STAGES = [
@@ -100,7 +107,7 @@ async function showTasks() {
   const tasks = await ask("/api/tasks?status=" + encodeURIComponent($("task-status").value));
   const took = (task) => (task.end_time && task.start_time ? number((Date.parse(task.end_time) - Date.parse(task.start_time)) / 1000) + " s" : "");
   table($("tasks"), "The last ones", [
-    { title: "task", of: (task) => node("button", { class: "link", onclick: () => showTask(task.id) }, task.name) },
+    { title: "task", of: (task) => node("button", { class: "link", "data-key": task.id, onclick: () => showTask(task.id) }, task.name) },
     { title: "status", of: (task) => node("span", { class: task.status }, task.is_waiting ? "waiting" : task.status) },
     { title: "began", of: (task) => short(task.start_time) },
     { title: "took", number: true, of: took },
@@ -109,14 +116,19 @@ async function showTasks() {
   ], tasks, "No task.");
 }
 
-async function showTask(id) {
-  const { task, steps, lines } = await ask("/api/tasks/" + encodeURIComponent(id));
-  const parts = [node("h3", {}, task.name + " " + task.id + ": " + task.status)];
+let opened = null; // the task whose details are shown, while it goes on
+async function showTask(id, isRefresh) {
+  const { task, steps, lines, is_cut } = await ask("/api/tasks/" + encodeURIComponent(id));
+  opened = ["pending", "running"].includes(task.status) ? id : null;
+  const heading = node("h3", { tabindex: "-1" }, task.name + " " + task.id + ": " + task.status);
+  const parts = [heading];
   if (task.error) parts.push(node("p", { class: "failed" }, task.error));
   for (const step of steps) parts.push(node("p", {}, "step " + step.step + ": ", node("button", { class: "link", onclick: () => showTask(step.id) }, step.name), " " + step.status));
-  if (lines.length) parts.push(node("h3", {}, "What it said"), node("pre", { tabindex: "0" }, lines.join("\n")));
+  if (lines.length) parts.push(node("h3", {}, is_cut ? "What it said last" : "What it said"), node("pre", { tabindex: "0" }, lines.join("\n")));
   if (task.result !== null) parts.push(node("h3", {}, "Result"), node("pre", { tabindex: "0" }, JSON.stringify(task.result, null, 1)));
+  if (isRefresh && $("task").contains(document.activeElement)) return;
   $("task").replaceChildren(...parts);
+  if (!isRefresh) { heading.scrollIntoView({ block: "nearest" }); heading.focus(); }
 }
 
 async function showRejects() {
@@ -126,7 +138,7 @@ async function showRejects() {
     { title: "at byte", number: true, of: (row) => number(row.offset) },
     { title: "reason", of: (row) => row.reason },
     { title: "line", class: "line", of: (row) => row.text },
-  ], rows, "No line was rejected.");
+  ], rows, "This archive holds no rejected line.");
 }
 
 async function showWindows() {
@@ -165,11 +177,10 @@ async function answerQuestion(question, button) {
   $("answer").replaceChildren(node("p", { class: "quiet" }, "asking …"));
   try {
     const started = performance.now();
-    const rows = await ask("/api/questions/" + question.number);
+    const { columns, rows, is_cut } = await ask("/api/questions/" + question.number);
     const took = ((performance.now() - started) / 1000).toFixed(2) + " s";
     const listed = node("table");
-    const names = rows.length ? Object.keys(rows[0]) : [];
-    table(listed, rows.length + (rows.length === 1 ? " row" : " rows"), names.map((name) => ({ title: name, number: rows.every((row) => typeof row[name] === "number"), of: (row) => (row[name] === null ? "" : String(row[name])) })), rows, "No row.");
+    table(listed, (is_cut ? "The first " : "") + number(rows.length) + (rows.length === 1 ? " row" : " rows"), columns.map((name) => ({ title: name, number: rows.every((row) => typeof row[name] === "number"), of: (row) => (row[name] === null ? "" : String(row[name])) })), rows, "No row.");
     $("answer").replaceChildren(node("h3", {}, question.title), node("p", { class: "quiet" }, "answered in " + took), ...(rows.length ? bars(question, rows) : []),
       node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows" }, listed), node("details", {}, node("summary", {}, "SQL"), node("pre", {}, question.sql)));
   } catch (error) {
@@ -193,8 +204,12 @@ async function refresh() {
   await part(async () => showOverview(await ask("/api/overview")));
   if (!questions.length) await part(showQuestions);
   await Promise.all([part(showTasks), part(showRejects), part(showWindows)]);
+  if (opened) await part(() => showTask(opened, true));
   state.classList.toggle("bad", problems.length > 0);
-  state.textContent = problems.length ? [...new Set(problems)].join("; ") : "as of " + new Date().toLocaleTimeString("en-GB");
+  const said = [...new Set(problems)].join("; ");
+  // what is said aloud is said once
+  if (state.textContent !== said) state.textContent = said;
+  $("time").textContent = "as of " + new Date().toLocaleTimeString("en-GB");
   document.body.dataset.ready = "true";
 }
 

@@ -124,7 +124,7 @@ impl TaskStore {
         };
         let sql = format!(
             "UPDATE tasks SET status = 'running', worker = $1, lease_ms = $2, fence = fence + 1, \
-             beat = beat + 1, attempt = attempt + 1, start_time = {{now}}, heartbeat = {{now}} \
+             beat = beat + 1, attempt = attempt + 1, start_time = COALESCE(start_time, {{now}}), heartbeat = {{now}} \
              WHERE id IN (SELECT id FROM tasks WHERE status = 'pending' AND run_at <= {{now}} \
              AND name IN ({}) {of_root} ORDER BY run_at, id LIMIT $3 {{skip_locked}}) \
              RETURNING {COLUMNS}, fence",
@@ -195,7 +195,7 @@ impl TaskStore {
         let ended = "(cancel_requested = 1 OR attempt - attempts_before >= max_attempts)";
         let sql = format!(
             "UPDATE tasks SET fence = fence + 1, run_at = {{now}}, \
-             end_time = CASE WHEN {ended} THEN {{now}} END, \
+             end_time = CASE WHEN {ended} THEN {{now}} END, start_time = CASE WHEN {ended} THEN start_time END, \
              error = 'its worker ' || worker || ' was lost in attempt ' || CAST(attempt AS TEXT), \
              status = CASE WHEN cancel_requested = 1 THEN 'cancelled' \
                            WHEN attempt - attempts_before >= max_attempts THEN 'failed' ELSE 'pending' END \
@@ -225,12 +225,21 @@ impl TaskStore {
                 let sql = "UPDATE tasks SET error = $3 WHERE id = $1 AND fence = $2";
                 let values = [claim.task.id.as_str().into(), claim.fence.into(), error.as_str().into()];
                 self.database.transaction("keep an error", vec![Statement::new(sql, values)]).await?;
-                ("status = 'pending', run_at = {after $3}", millis(*pause).into())
+                let set = "status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END, \
+                     end_time = CASE WHEN cancel_requested = 1 THEN {now} END, \
+                     start_time = CASE WHEN cancel_requested = 1 THEN start_time END, run_at = {after $3}";
+                (set, millis(*pause).into())
             }
             Ending::Cancelled => ("status = 'cancelled', end_time = {now}, error = $3", "cancelled".into()),
             // a step may have ended before: `after_end` of no step looks again below
             Ending::Waiting => ("is_waiting = $3", 1.into()),
-            Ending::HandedBack => ("status = 'pending', run_at = {now}, attempt = attempt - $3", 1.into()),
+            Ending::HandedBack => {
+                let set = "status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END, \
+                     end_time = CASE WHEN cancel_requested = 1 THEN {now} END, \
+                     start_time = CASE WHEN cancel_requested = 1 THEN start_time END, run_at = {now}, \
+                     attempt = attempt - $3";
+                (set, 1.into())
+            }
         };
         let id = claim.task.id.as_str();
         let sql = format!(

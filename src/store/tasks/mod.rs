@@ -48,6 +48,13 @@ pub enum TaskStoreError {
     },
 }
 
+impl TaskStoreError {
+    /// Whether the same may succeed later.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_retriable())
+    }
+}
+
 /// A row, as it was when it was read. Times are ISO 8601 texts in UTC.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Task {
@@ -59,7 +66,7 @@ pub struct Task {
     pub status: TaskStatus,
     /// What it returned.
     pub result: Option<Json>,
-    /// When its last attempt began.
+    /// When its last attempt began; nothing while one is yet to begin.
     pub start_time: Option<String>,
     /// When it ended for good.
     pub end_time: Option<String>,

@@ -169,6 +169,14 @@ impl TaskStore {
         Ok(TaskStatus::ALL.into_iter().map(|status| (status, count(status))).collect())
     }
 
+    /// Whether no task is pending or running.
+    pub async fn is_drained(&self) -> Result<bool, TaskStoreError> {
+        // one question for each, as there is an index for each
+        let sql = "SELECT id FROM tasks WHERE status = 'pending' \
+             UNION ALL SELECT id FROM tasks WHERE status = 'running' LIMIT 1";
+        Ok(self.database.rows("look for tasks", Statement::new(sql, [])).await?.is_empty())
+    }
+
     /// Ends a task and the steps below it: at once where nobody runs them, else by asking the worker.
     pub async fn cancel(&self, id: &str) -> Result<Cancelled, TaskStoreError> {
         let sql = "UPDATE tasks SET cancel_requested = 1, \
@@ -196,13 +204,19 @@ impl TaskStore {
     pub async fn retry(&self, id: &str) -> Result<(), TaskStoreError> {
         // steps compare the attempt they were asked for with their parent's: it has to go on, not to restart
         let sql = "UPDATE tasks SET status = 'pending', attempts_before = attempt, run_at = {now}, \
-             end_time = NULL, cancel_requested = 0, is_waiting = 0, fence = fence + 1 \
-             WHERE id = $1 AND status IN ('failed', 'cancelled') RETURNING id";
+             start_time = NULL, end_time = NULL, cancel_requested = 0, is_waiting = 0, fence = fence + 1 \
+             WHERE id = $1 AND status IN ('failed', 'cancelled') AND NOT EXISTS (SELECT 1 FROM tasks other \
+             WHERE other.unique_key = tasks.unique_key AND other.status IN ('pending', 'running')) RETURNING id";
         let rows = self.database.transaction("retry a task", vec![Statement::new(sql, [id.into()])]).await?;
         self.wake().await?;
         if rows[0].is_empty() {
             let status = self.existing(id).await?.status;
-            let remedy = "only a task that is failed or cancelled can be retried";
+            let remedy = match status {
+                TaskStatus::Failed | TaskStatus::Cancelled => {
+                    "another task has its unique key; wait until that one has ended, or cancel it"
+                }
+                _ => "only a task that is failed or cancelled can be retried",
+            };
             return Err(TaskStoreError::WrongStatus { id: id.to_owned(), status, remedy });
         }
         Ok(())
@@ -211,7 +225,8 @@ impl TaskStore {
     /// Asks again for a step that failed for an earlier attempt of its parent.
     pub async fn ask_again(&self, id: &str, step: &StepOf) -> Result<(), TaskStoreError> {
         let sql = "UPDATE tasks SET status = 'pending', attempts_before = attempt, run_at = {now}, \
-             end_time = NULL, cancel_requested = 0, is_waiting = 0, fence = fence + 1, parent_attempt = $2 \
+             start_time = NULL, end_time = NULL, cancel_requested = 0, is_waiting = 0, fence = fence + 1, \
+             parent_attempt = $2 \
              WHERE id = $1 AND status IN ('failed', 'cancelled') AND parent_attempt < $2";
         let statement = Statement::new(sql, [id.into(), step.parent_attempt.into()]);
         self.database.transaction("ask again for a step", vec![statement]).await?;
@@ -224,11 +239,15 @@ impl TaskStore {
             "SELECT number, text FROM task_lines WHERE task = $1 AND number > $2 ORDER BY number LIMIT $3";
         let values = [id.into(), after.into(), i64::from(limit).into()];
         let rows = self.database.rows("read a task's lines", Statement::new(sql, values)).await?;
-        let line = |row: &Row| TaskLine {
-            number: row.integer(0).unwrap_or_default(),
-            text: row.text(1).unwrap_or_default(),
-        };
         Ok(rows.iter().map(line).collect())
+    }
+
+    /// The last pieces that a task said, at most `limit`.
+    pub async fn last_lines(&self, id: &str, limit: u32) -> Result<Vec<TaskLine>, TaskStoreError> {
+        let sql = "SELECT number, text FROM task_lines WHERE task = $1 ORDER BY number DESC LIMIT $2";
+        let values = [id.into(), i64::from(limit).into()];
+        let rows = self.database.rows("read a task's lines", Statement::new(sql, values)).await?;
+        Ok(rows.iter().rev().map(line).collect())
     }
 
     /// Adds to what a task said, while `fence` is its owner's. When this returns true, it is kept.
@@ -273,4 +292,8 @@ impl TaskStore {
 
 pub(super) fn millis(time: std::time::Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn line(row: &Row) -> TaskLine {
+    TaskLine { number: row.integer(0).unwrap_or_default(), text: row.text(1).unwrap_or_default() }
 }
