@@ -232,7 +232,7 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Types(command) => types::run(command, &global),
             Command::Task(command) => task::run(command, &global).await,
             Command::ListTasks(args) => task::old_list(&args).await,
-            Command::RunTask(args) => task::old_run(&args).await,
+            Command::RunTask(args) => task::old_run(&args, &global).await,
             Command::TaskStatus(args) => task::old_status(&args).await,
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Completions(args) => completions::run(&args, Cli::command()),

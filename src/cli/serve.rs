@@ -28,7 +28,9 @@ use crate::webhook::{Access, AccessError, RateLimit};
 use crate::window::Settings;
 
 /// Bodies in the queue may hold so many bytes together, or two of the largest.
-const MIN_QUEUE_BYTES: usize = 8 << 20;
+const MIN_QUEUE_BYTES: usize = 16 << 20;
+/// So long the start waits for the database whose tasks the page shows.
+const PAGE_WAITS: Duration = Duration::from_secs(3);
 
 /// Take JSON events over HTTP, and aggregate them in windows of time; show what happens on a page at /
 ///
@@ -167,7 +169,10 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         .map(|sink| SinkOutbox { name: sink.name().to_owned(), is_table: sink.is_table() })
         .collect();
     let tables: Vec<_> = outboxes.iter().map(|outbox| (outbox.name.clone(), outbox.is_table)).collect();
-    store.prepare_outboxes(tables).await?;
+    let waiting = store.prepare_outboxes(tables).await?;
+    if waiting > 0 {
+        tracing::warn!("{waiting} aggregates wait for a queue; name it with --queue");
+    }
     let receiver_options = ReceiverOptions {
         settings,
         max_queue_size: args.limits.max_queue_size as usize,
@@ -227,10 +232,19 @@ impl ServeArgs {
         let of_state = || TaskStore::new(Database::Sqlite(state.clone()));
         let tasks = match self.database.first().map(|url| DatabaseLocation::parse(url)).transpose()? {
             Some(location @ DatabaseLocation::Postgres(_)) => {
-                TaskStore::try_open(&location, &self.schema).await.unwrap_or_else(|error| {
-                    tracing::warn!("the page shows no tasks of {location}: {error}");
-                    of_state()
-                })
+                // events are taken whether or not it answers
+                match tokio::time::timeout(PAGE_WAITS, TaskStore::try_open(&location, &self.schema)).await {
+                    Ok(Ok(tasks)) => tasks,
+                    failed => {
+                        let why = failed.map_or("it does not answer".to_owned(), |opened| {
+                            opened.err().map(|error| error.to_string()).unwrap_or_default()
+                        });
+                        tracing::warn!(
+                            "the page shows no tasks of {location}: {why}; start again once it is there"
+                        );
+                        of_state()
+                    }
+                }
             }
             Some(DatabaseLocation::Sqlite(_)) | None => of_state(),
         };
@@ -250,7 +264,8 @@ impl ServeArgs {
 
 /// Held as long as the program runs, however it ends: two that count in memory would overwrite each other's windows.
 fn lock(state: &Path) -> anyhow::Result<File> {
-    let path = state.with_added_extension("lock");
+    // by whatever name the file is called
+    let path = std::fs::canonicalize(state).unwrap_or_else(|_| state.to_owned()).with_added_extension("lock");
     let file = File::create(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -43,10 +43,10 @@ pub(super) enum TaskCommand {
 /// Runs it.
 pub(super) async fn run(command: TaskCommand, global: &Global) -> anyhow::Result<Exit> {
     match command {
-        TaskCommand::List(args) => list(&args).await,
+        TaskCommand::List(args) => list(&args, global).await,
         TaskCommand::Run(args) => run_now(&args, global).await,
-        TaskCommand::Submit(args) => submit(&args).await,
-        TaskCommand::Worker(args) => work(&args).await,
+        TaskCommand::Submit(args) => submit(&args, global).await,
+        TaskCommand::Worker(args) => work(&args, global).await,
         TaskCommand::Status(args) => status(&args).await,
         TaskCommand::Logs(args) => logs(&args).await,
         TaskCommand::Cancel(args) => cancel(&args).await,
@@ -54,12 +54,12 @@ pub(super) async fn run(command: TaskCommand, global: &Global) -> anyhow::Result
             args.place.open().await?.retry(&args.id).await?;
             Ok(Exit::DONE)
         }
-        TaskCommand::Schedule(args) => schedule(&args).await,
+        TaskCommand::Schedule(args) => schedule(&args, global).await,
     }
 }
 
-async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
-    let registry = args.place.registry()?;
+async fn list(args: &ListArgs, global: &Global) -> anyhow::Result<Exit> {
+    let registry = args.place.registry(global)?;
     let store = args.place.open().await?;
     let filter = Filter { status: args.status, name: args.name.clone(), parent: None };
     let tasks = store.list(&filter, args.limit).await?;
@@ -99,7 +99,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
 }
 
 async fn run_now(args: &RunArgs, global: &Global) -> anyhow::Result<Exit> {
-    let registry = args.place.registry()?;
+    let registry = args.place.registry(global)?;
     let new = registry.check(args.new.task())?;
     let store = args.place.open().await?;
     let id = store.submit(&new).await?;
@@ -155,16 +155,16 @@ async fn run_to_end(
     Ok(Ok(store.existing(id).await?))
 }
 
-async fn submit(args: &SubmitArgs) -> anyhow::Result<Exit> {
-    let mut new = args.place.registry()?.check(args.new.task())?;
+async fn submit(args: &SubmitArgs, global: &Global) -> anyhow::Result<Exit> {
+    let mut new = args.place.registry(global)?.check(args.new.task())?;
     new.delay = args.delay.unwrap_or_default();
     let id = args.place.open().await?.submit(&new).await?;
     print(&format!("{id}\n"))?;
     Ok(Exit::DONE)
 }
 
-async fn work(args: &WorkerArgs) -> anyhow::Result<Exit> {
-    let registry = args.place.registry()?;
+async fn work(args: &WorkerArgs, global: &Global) -> anyhow::Result<Exit> {
+    let registry = args.place.registry(global)?;
     let store = args.place.open().await?;
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
@@ -233,7 +233,7 @@ async fn cancel(args: &IdArgs) -> anyhow::Result<Exit> {
     Ok(Exit::DONE)
 }
 
-async fn schedule(args: &ScheduleArgs) -> anyhow::Result<Exit> {
+async fn schedule(args: &ScheduleArgs, global: &Global) -> anyhow::Result<Exit> {
     let store = args.place.open().await?;
     if let Some(id) = &args.remove {
         return match store.remove_schedule(id).await? {
@@ -243,7 +243,7 @@ async fn schedule(args: &ScheduleArgs) -> anyhow::Result<Exit> {
     }
     if let (Some(name), Some(cron)) = (&args.name, &args.cron) {
         let parameters = parameters(&args.param);
-        let new = args.place.registry()?.check(NewTask { parameters, ..NewTask::new(name) })?;
+        let new = args.place.registry(global)?.check(NewTask { parameters, ..NewTask::new(name) })?;
         let schedule = Schedule {
             id: args.id.clone().unwrap_or_else(|| name.clone()),
             name: name.clone(),
@@ -271,8 +271,8 @@ pub(super) async fn old_list(args: &OldListArgs) -> anyhow::Result<Exit> {
 }
 
 /// `run_task ID NAME`.
-pub(super) async fn old_run(args: &OldRunArgs) -> anyhow::Result<Exit> {
-    let registry = args.place.registry()?;
+pub(super) async fn old_run(args: &OldRunArgs, global: &Global) -> anyhow::Result<Exit> {
+    let registry = args.place.registry(global)?;
     let store = args.place.open().await?;
     let id = Task::submit(&store, &registry, NewTask::new(&args.name).with_id(&args.id)).await?;
     let task = match run_to_end(&store, registry, &id, &args.task_log, false).await? {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::shutdown::Shutdown;
+use crate::client::{redacted, with_causes};
 use crate::decode::Decoder;
 use crate::log_type::{LogType, LogTypeError, LogTypes};
 use crate::model::{RawChunk, Source};
@@ -39,6 +40,9 @@ pub enum EventArchiveError {
     LogType(#[from] LogTypeError),
 }
 
+/// After a request to stop, what waits is archived within this time or with the next start.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// Archives until `stop` is requested, then what is left.
 pub async fn archive(store: SqliteStore, identity: String, location: String, stop: Shutdown) {
     let path = format!("webhook:{identity}");
@@ -49,17 +53,30 @@ pub async fn archive(store: SqliteStore, identity: String, location: String, sto
     let mut failures = 0_u32;
     loop {
         let is_last = stop.is_requested();
-        let pause = match archive_all(&store, &source, &location).await {
+        let archived = match is_last {
+            false => tokio::select! {
+                archived = archive_all(&store, &source, &location) => archived,
+                // what is under way may be for long: it is begun anew with a limit of time
+                () = stop.requested() => continue,
+            },
+            true => match tokio::time::timeout(DRAIN, archive_all(&store, &source, &location)).await {
+                Ok(archived) => archived,
+                Err(_) => {
+                    let location = redacted(&location);
+                    tracing::warn!("{location}: does not answer; events wait for the next start");
+                    return;
+                }
+            },
+        };
+        let pause = match archived {
             Ok(()) => {
                 failures = 0;
                 INTERVAL
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(
-                        "{}: events wait until it takes them: {error}",
-                        crate::client::redacted(&location)
-                    );
+                    let (location, why) = (redacted(&location), with_causes(&error));
+                    tracing::warn!("{location}: events wait until it takes them: {why}");
                 }
                 failures += 1;
                 MAX_PAUSE.min(Duration::from_millis(500) * 2_u32.saturating_pow(failures.min(8)))

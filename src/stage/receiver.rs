@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::writer::Writer;
+use crate::client::with_causes;
 use crate::store::windows::{self, outbox};
 use crate::store::{SqliteStore, StoreError};
 use crate::telemetry::Metric;
@@ -103,6 +104,8 @@ pub enum Answer {
         /// Events for which no window could be opened.
         num_without_room: usize,
     },
+    /// A request with the same identity was taken before, but not all of its events.
+    TakenInPart,
     /// The queue is full.
     Full,
     /// State cannot be written now; the effect is not durable, as far as known.
@@ -203,12 +206,10 @@ impl Loop {
                 received = self.requests.recv_many(&mut group, MAX_GROUP) => is_end = received == 0,
                 _ = tick.tick() => {}
             }
-            if !group.is_empty() {
-                last_event = Instant::now();
-            }
             let is_silent = last_event.elapsed() >= silence;
             let requests = std::mem::take(&mut group);
-            let step = writer::Step { now_micros: now_micros(), is_silent, is_end };
+            let is_probe = !self.is_healthy.load(Ordering::Relaxed);
+            let step = writer::Step { now_micros: now_micros(), is_silent, is_probe, is_end };
             let written = self
                 .store
                 .call("commit events", move |connection| writer.write(connection, requests, step))
@@ -216,11 +217,16 @@ impl Loop {
             writer = match written {
                 Ok(written) => {
                     self.is_healthy.store(true, Ordering::Relaxed);
+                    if written.has_counted() {
+                        last_event = Instant::now();
+                    }
                     written
                 }
                 Err(error) => {
-                    self.is_healthy.store(false, Ordering::Relaxed);
-                    tracing::error!("events are refused until state can be written: {error}");
+                    if self.is_healthy.swap(false, Ordering::Relaxed) {
+                        let why = with_causes(&error);
+                        tracing::error!("events are refused until state can be written: {why}");
+                    }
                     self.recover(error).await?
                 }
             };

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::shutdown::Shutdown;
@@ -65,7 +66,7 @@ impl fmt::Debug for ServerOptions {
 /// Serves until a stop is requested, then until what was begun is answered.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, shutdown: &Shutdown) {
     let connections = Arc::new(Semaphore::new(options.max_connections));
-    let tasks = TaskTracker::new();
+    let (tasks, cut_off) = (TaskTracker::new(), CancellationToken::new());
     loop {
         let accepted = async {
             // never closed
@@ -87,9 +88,11 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
             }
         };
         let (router, tls, shutdown) = (router.clone(), options.tls.clone(), shutdown.clone());
+        let cut_off = cut_off.clone();
         tasks.spawn(async move {
             let _permit = permit;
-            if let Err(error) = serve_stream(stream, peer, router, tls, &shutdown).await {
+            let served = serve_stream(stream, peer, router, tls, &shutdown);
+            if let Some(Err(error)) = cut_off.run_until_cancelled(served).await {
                 tracing::debug!("the connection of {peer} ended: {error}");
             }
         });
@@ -98,6 +101,8 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!("{} connections are cut off: they did not end in time", tasks.len());
+        cut_off.cancel();
+        tasks.wait().await;
     }
 }
 

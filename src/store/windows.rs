@@ -82,18 +82,30 @@ impl<'a> Commit<'a> {
 
     /// Notes an identity; false where it is known already.
     pub fn is_new(&self, id: &[u8; 16]) -> rusqlite::Result<bool> {
+        if self.is_known(id)? {
+            return Ok(false);
+        }
+        let mut insert = self.transaction.prepare_cached("INSERT INTO webhook_ids VALUES (?, ?)")?;
+        insert.execute(params![epoch(self.now), id])?;
+        Ok(true)
+    }
+
+    /// Whether an identity was noted.
+    pub fn is_known(&self, id: &[u8; 16]) -> rusqlite::Result<bool> {
         let epoch = epoch(self.now);
         let oldest = epoch - epoch_count();
         let known = "SELECT 1 FROM webhook_ids WHERE epoch IN \
                      (WITH RECURSIVE e(n) AS (VALUES (?1) UNION ALL SELECT n + 1 FROM e WHERE n < ?2) SELECT n FROM e) \
                      AND id = ?3 LIMIT 1";
         let mut known = self.transaction.prepare_cached(known)?;
-        if known.exists(params![oldest, epoch, id])? {
-            return Ok(false);
-        }
-        let mut insert = self.transaction.prepare_cached("INSERT INTO webhook_ids VALUES (?, ?)")?;
-        insert.execute(params![epoch, id])?;
-        Ok(true)
+        known.exists(params![oldest, epoch, id])
+    }
+
+    /// Takes back that an identity was seen: nothing of what it stands for was counted.
+    pub fn forget(&self, id: &[u8; 16]) -> rusqlite::Result<()> {
+        let mut delete =
+            self.transaction.prepare_cached("DELETE FROM webhook_ids WHERE epoch = ? AND id = ?")?;
+        delete.execute(params![epoch(self.now), id]).map(drop)
     }
 
     /// Adds a commit's entries to the journal.

@@ -4,6 +4,7 @@
 //! thread ends, and so when this process is killed. Otherwise a killed worker's job would run on beside the second
 //! attempt of its task.
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc as std_mpsc;
 use std::thread;
@@ -52,6 +53,7 @@ pub(super) async fn run(
     input: String,
 ) -> Result<ChildEnd, TaskFailure> {
     let program = std::env::current_exe()?;
+    let log_types = context.registry.log_types().map(Path::to_owned);
     let (lines, said) = mpsc::channel(QUEUE_LEN);
     let (ended, end) = oneshot::channel();
     let (events, inbox) = std_mpsc::channel();
@@ -59,6 +61,9 @@ pub(super) async fn run(
     thread::Builder::new().name("child".to_owned()).spawn(move || {
         let mut command = Command::new(program);
         command.args(&arguments);
+        if let Some(folder) = log_types {
+            command.env("PIPELINE_LOG_TYPES", folder);
+        }
         // who asked may have gone
         let _heard = ended.send(live_and_die(command, input, lines, events, &inbox));
     })?;

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -63,6 +64,8 @@ pub(super) struct Entry {
 #[derive(Clone, Default)]
 pub struct Registry {
     entries: Arc<BTreeMap<String, Entry>>,
+    /// Log types of the site, for the jobs of this program.
+    log_types: Option<Arc<Path>>,
 }
 
 impl fmt::Debug for Registry {
@@ -76,6 +79,16 @@ impl Registry {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, where jobs of this program read lines with the log types of this folder too.
+    #[must_use]
+    pub fn with_log_types(self, folder: Option<&Path>) -> Self {
+        Self { log_types: folder.map(Arc::from), ..self }
+    }
+
+    pub(super) fn log_types(&self) -> Option<&Path> {
+        self.log_types.as_deref()
     }
 
     /// The same with one more task. Its parameters are those that `P` is made of; what is not is refused when the

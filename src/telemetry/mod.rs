@@ -259,7 +259,7 @@ impl Metric {
             }
             Self::ChunksTakenOver => "Chunks taken over from a processor that is gone",
             Self::EntriesDeadLettered => "Stream entries moved to the dead letters",
-            Self::TasksCompleted => "Runs of tasks that ended, by status",
+            Self::TasksCompleted => "Runs of tasks that completed",
             Self::TasksFailed => "Tasks that failed for good",
             Self::TasksCancelled => "Tasks that were cancelled",
             Self::TasksPending => {

@@ -23,11 +23,17 @@ pub type Id = [u8; 16];
 
 /// The identity of everything in a request with this header.
 #[must_use]
-pub fn request_id(header: &str) -> Id {
+pub fn request_id(header: &[u8]) -> Id {
     id_of("request", header)
 }
 
-fn id_of(kind: &str, text: &str) -> Id {
+/// The identity of a request of which only some events were taken.
+#[must_use]
+pub fn in_part(request: &Id) -> Id {
+    request.map(|byte| !byte)
+}
+
+fn id_of(kind: &str, text: impl AsRef<[u8]>) -> Id {
     let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(text).finalize();
     let mut id = Id::default();
     id.copy_from_slice(&digest[..16]);
@@ -296,7 +302,7 @@ mod tests {
         let of = |id: &str| check(&format!(r#"{{"id":{id},"user_id":1,"event_type":"a"}}"#), NOW).unwrap().0;
         assert_eq!(of(r#""a""#), of(r#""\u0061""#));
         assert_ne!(of(r#""a""#), of(r#""b""#));
-        assert_ne!(of(r#""a""#), Some(request_id("a")));
+        assert_ne!(of(r#""a""#), Some(request_id(b"a")));
         assert_eq!(of("null"), None);
     }
 

@@ -9,7 +9,7 @@ mod rate;
 
 pub use self::access::{Access, AccessError, Denied};
 pub use self::body::{BadBody, BadEvent, Posted, PostedEvent, read};
-pub use self::check::{Fault, Id, MAX_AHEAD, line, request_id};
+pub use self::check::{Fault, Id, MAX_AHEAD, in_part, line, request_id};
 pub use self::rate::RateLimit;
 
 /// The log type of [`line`]s, as a type file.

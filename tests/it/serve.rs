@@ -230,12 +230,14 @@ fn what_is_sent_again_with_its_identity_counts_once_even_after_a_kill() {
     let mut with_id = event(1, "a", 1.0, 0);
     with_id["id"] = "e1".into();
     let batch = json!([with_id, with_id, event(2, "a", 1.0, 0), { "id": "bad" }]).to_string();
-    for _ in 0..2 {
-        for _ in 0..2 {
+    for restart in 0..2 {
+        for time in 0..2 {
             assert_eq!(serve.post_with(&[("webhook-id", "w1")], &one).status, 200);
             assert_eq!(serve.post_with(&[("idempotency-key", "w1")], &one).status, 200);
             assert_eq!(serve.post(with_id.to_string()).status, 200);
-            assert_eq!(serve.post_with(&[("webhook-id", "w2")], &batch).status, 207);
+            // what of it was refused cannot be told from what counts by now
+            let expected = if (restart, time) == (0, 0) { 207 } else { 409 };
+            assert_eq!(serve.post_with(&[("webhook-id", "w2")], &batch).status, expected);
         }
         serve.kill();
         serve = Serve::start(&site, &[]);
@@ -245,6 +247,34 @@ fn what_is_sent_again_with_its_identity_counts_once_even_after_a_kill() {
     assert_eq!(number(&site, "SELECT count(*) FROM webhook_rejects"), 1);
     assert_eq!((serve.post(&one).status, serve.post(&one).status), (200, 200));
     assert_eq!(table(&site)[&(T0, "a".into())].0, 5, "without an identity two are two");
+}
+
+#[test]
+fn what_was_refused_counts_when_it_is_sent_again_corrected_with_its_identity() {
+    let site = Site::new();
+    let serve = Serve::start(&site, &[]);
+    let good = event(1, "a", 1.0, 0).to_string();
+    let id = [("webhook-id", "w1")];
+    for bad in ["{\"user_id\":1", r#"{"user_id":1}"#, "[7, 8]"] {
+        assert_eq!(serve.post_with(&id, bad).status, 400, "{bad}");
+    }
+    assert_eq!(serve.post_with(&id, &good).status, 200);
+    assert_eq!(table(&site)[&(T0, "a".into())].0, 1);
+    // more windows at once than there is room for: each event counts when there is
+    let minutes = |range: std::ops::Range<i64>| {
+        let events = range.map(|minute| {
+            let mut of_minute = event(1, "a", 1.0, minute * 60);
+            of_minute["id"] = format!("m{minute}").into();
+            of_minute
+        });
+        Value::from_iter(events).to_string()
+    };
+    let answer = serve.post(minutes(0..1100));
+    let told: Value = serde_json::from_str(&answer.body).unwrap();
+    let lacking = told["rejected"].as_u64().unwrap();
+    assert!(answer.status == 207 && lacking > 0, "{answer:?}");
+    assert_eq!(serve.post(minutes(0..1100)).status, 200);
+    assert_eq!(number(&site, "SELECT sum(count) FROM aggregated_data"), 1101);
 }
 
 #[test]

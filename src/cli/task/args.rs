@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::super::Global;
 use super::super::archive::ListFormat;
 use super::super::units::parse_duration;
 use crate::store::{DEFAULT_DATABASE, DEFAULT_SCHEMA, DatabaseLocation};
@@ -30,8 +31,9 @@ impl PlaceArgs {
         Ok(TaskStore::try_open(&location, &self.schema).await?)
     }
 
-    pub(super) fn registry(&self) -> Result<Registry, TaskError> {
-        task::built_in(self.sql_tasks.as_deref())
+    pub(super) fn registry(&self, global: &Global) -> Result<Registry, TaskError> {
+        let registry = task::built_in(self.sql_tasks.as_deref())?;
+        Ok(registry.with_log_types(global.log_types.as_deref()))
     }
 }
 

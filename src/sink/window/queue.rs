@@ -8,12 +8,25 @@ use async_trait::async_trait;
 use super::{WindowSink, WindowSinkError};
 use crate::client::redis::RESPONSE_TIMEOUT;
 use crate::client::{RedisConfig, RedisConnection};
-use crate::store::windows::outbox::{Entry, Kind};
+use crate::store::windows::outbox::{Entry, Kind, QUEUE};
+
+/// All of it or nothing: a transaction would go on behind a push that fails.
+const PUSH: &str = "
+for list = 1, 2 do
+    local kind = redis.call('TYPE', KEYS[list]).ok
+    if kind ~= 'list' and kind ~= 'none' then
+        return redis.error_reply('WRONGTYPE ' .. KEYS[list] .. ' is no list; give another --queue-name')
+    end
+end
+for position = 2, #ARGV, 2 do
+    redis.call('LPUSH', KEYS[tonumber(ARGV[position])], ARGV[position + 1])
+end
+redis.call('SET', KEYS[3], ARGV[1])
+";
 
 /// Where closed windows are pushed to.
 #[derive(Debug)]
 pub struct RedisQueue {
-    name: String,
     config: RedisConfig,
     list: String,
     corrections: String,
@@ -28,7 +41,6 @@ impl RedisQueue {
     #[must_use]
     pub fn new(config: RedisConfig, list: &str, identity: &str) -> Self {
         Self {
-            name: format!("{config}#{list}"),
             config,
             list: list.to_owned(),
             corrections: format!("{list}:corrections"),
@@ -56,7 +68,8 @@ impl RedisQueue {
 #[async_trait]
 impl WindowSink for RedisQueue {
     fn name(&self) -> &str {
-        &self.name
+        // whatever the address and the list are called: what waits is for the queue that there is
+        QUEUE
     }
 
     fn is_table(&self) -> bool {
@@ -70,20 +83,20 @@ impl WindowSink for RedisQueue {
             None => self.connect().await?,
         };
         let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
-        let mut push = redis::pipe();
-        push.atomic();
+        let push = redis::Script::new(PUSH);
+        let mut push = push.prepare_invoke();
+        push.key(&self.list).key(&self.corrections).key(&self.mark).arg(last.max(delivered));
         for entry in entries.iter().filter(|entry| entry.seq > delivered) {
             let mut object = entry.row.json();
             let list = if entry.kind == Kind::Corrected {
                 object["version"] = entry.row.version.into();
-                &self.corrections
+                2
             } else {
-                &self.list
+                1
             };
-            push.lpush(list, object.to_string()).ignore();
+            push.arg(list).arg(object.to_string());
         }
-        push.set(&self.mark, last.max(delivered)).ignore();
-        let () = push.query_async(&mut connection).await.map_err(self.failed("push aggregates"))?;
+        let () = push.invoke_async(&mut connection).await.map_err(self.failed("push aggregates"))?;
         self.connection = Some((connection, last.max(delivered)));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Outbox -> sink: one loop per sink, so that one that is away holds up nobody else and catches up by itself.
 use std::time::Duration;
 
+use crate::client::with_causes;
 use crate::sink::window::WindowSink;
 use crate::stage::shutdown::Shutdown;
 use crate::store::SqliteStore;
@@ -41,7 +42,8 @@ pub async fn deliver(store: SqliteStore, mut sink: Box<dyn WindowSink>, stop: Sh
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!("{}: aggregates wait until it takes them: {error}", sink.name());
+                    let why = with_causes(&error);
+                    tracing::warn!("{}: aggregates wait until it takes them: {why}", sink.name());
                 }
                 failures += 1;
                 report_waiting(&store).await;

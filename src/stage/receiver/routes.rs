@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Answer, Receiver, RejectedText, Request, now_micros};
@@ -24,6 +24,9 @@ use crate::webhook::{self, Access, Posted, RateLimit};
 
 /// As many bad events of a body are listed in its answer.
 const MAX_LISTED: usize = 100;
+/// Memory of an event and of a reject besides their bytes in the body.
+const EVENT_BYTES: usize = 200;
+const REJECT_BYTES: usize = 250;
 
 /// Who may post how much.
 #[derive(Debug)]
@@ -123,8 +126,7 @@ impl App {
             headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_lines = content_type.contains("ndjson") || content_type.contains("jsonl");
         let id = headers.get("webhook-id").or_else(|| headers.get("idempotency-key"));
-        let id =
-            id.and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty()).map(webhook::request_id);
+        let id = id.map(HeaderValue::as_bytes).filter(|id| !id.is_empty()).map(webhook::request_id);
         let (posted, unreadable) = match webhook::read(&body, is_lines, now) {
             Ok(posted) => (posted, None),
             Err(bad) => (Posted::default(), Some(bad)),
@@ -134,15 +136,26 @@ impl App {
             reason,
             text: String::from_utf8_lossy(&body[..body.len().min(4096)]).into_owned(),
         };
-        let rejects = posted.bad.iter().map(|bad| RejectedText {
+        let (num_events, num_bad, is_batch) = (posted.events.len(), posted.bad.len(), posted.is_batch);
+        // short events are more in memory than in the body
+        let parsed_bytes = num_events * EVENT_BYTES + num_bad * REJECT_BYTES;
+        let room = self.receiver.reserve(parsed_bytes).ok_or(Refusal::Busy("too much is being posted"))?;
+        let permit = match permit {
+            Some(mut permit) => {
+                permit.merge(room);
+                permit
+            }
+            None => room,
+        };
+        let errors: Vec<_> = posted.bad.iter().take(MAX_LISTED).map(listed).collect();
+        let rejects = posted.bad.into_iter().map(|bad| RejectedText {
             field: bad.fault.field,
             reason: bad.fault.reason.to_string(),
-            text: bad.text.clone(),
+            text: bad.text,
         });
         let rejects = rejects.chain(unreadable.as_ref().map(|bad| text(bad.to_string()))).collect();
         drop(body);
-        let (num_events, is_batch) = (posted.events.len(), posted.is_batch);
-        let request = Request { id, events: posted.events, rejects, permit };
+        let request = Request { id, events: posted.events, rejects, permit: Some(permit) };
         match self.receiver.take(request).await {
             Answer::Full => Err(Refusal::Busy("the queue is full")),
             Answer::Failed => {
@@ -153,9 +166,14 @@ impl App {
                 Some(bad) => {
                     (StatusCode::BAD_REQUEST, axum::Json(json!({ "error": bad.to_string() }))).into_response()
                 }
-                None if posted.bad.is_empty() && num_without_room == 0 => "OK".into_response(),
-                None => listing(&posted.bad, num_events, num_without_room, is_batch),
+                None if num_bad == 0 && num_without_room == 0 => "OK".into_response(),
+                None => listing(errors, (num_events, num_bad, num_without_room), is_batch),
             }),
+            Answer::TakenInPart => {
+                let text =
+                    "a request with this identity was taken in part; send what was rejected under another";
+                Err(Refusal::Status(StatusCode::CONFLICT, text.to_owned()))
+            }
         }
     }
 
@@ -248,22 +266,21 @@ impl App {
 }
 
 /// What is wrong with which events.
+fn listed(bad: &webhook::BadEvent) -> Value {
+    json!({ "index": bad.index, "field": bad.fault.field, "error": bad.fault.to_string() })
+}
+
+/// The answer to a request with that many good events, bad ones, and good ones without room.
 fn listing(
-    bad: &[webhook::BadEvent],
-    num_events: usize,
-    num_without_room: usize,
+    errors: Vec<Value>,
+    (num_events, num_bad, num_without_room): (usize, usize, usize),
     is_batch: bool,
 ) -> Response {
-    let rejected: Vec<_> = bad
-        .iter()
-        .take(MAX_LISTED)
-        .map(|bad| json!({ "index": bad.index, "field": bad.fault.field, "error": bad.fault.to_string() }))
-        .collect();
     let num_accepted = num_events - num_without_room;
     let mut body = json!({
         "accepted": num_accepted,
-        "rejected": bad.len() + num_without_room,
-        "errors": rejected,
+        "rejected": num_bad + num_without_room,
+        "errors": errors,
     });
     if num_without_room > 0 {
         body["note"] =

@@ -17,6 +17,8 @@ pub(super) struct Step {
     pub(super) now_micros: i64,
     /// No event came for as long as a window is.
     pub(super) is_silent: bool,
+    /// State could not be written before: something is written to find out.
+    pub(super) is_probe: bool,
     /// Nothing will come any more.
     pub(super) is_end: bool,
 }
@@ -28,6 +30,8 @@ pub(super) struct Writer {
     sinks: Vec<SinkOutbox>,
     keeps_lines: bool,
     journal_bytes: usize,
+    /// The last group had events that were counted.
+    has_counted: bool,
     /// There may be identities to expire.
     expires: bool,
     expired_at_micros: i64,
@@ -50,7 +54,20 @@ const EXPIRY_MICROS: i64 = 60_000_000;
 impl Writer {
     pub(super) fn new(windows: Windows, sinks: Vec<SinkOutbox>, keeps_lines: bool) -> Self {
         report_groups(&windows);
-        Self { windows, sinks, keeps_lines, journal_bytes: 0, expires: true, expired_at_micros: 0 }
+        Self {
+            windows,
+            sinks,
+            keeps_lines,
+            journal_bytes: 0,
+            has_counted: false,
+            expires: true,
+            expired_at_micros: 0,
+        }
+    }
+
+    /// Whether the last group had events that were counted.
+    pub(super) fn has_counted(&self) -> bool {
+        self.has_counted
     }
 
     /// Does all of it, and answers. On an error nothing is written, and dropping the requests answers them.
@@ -60,13 +77,14 @@ impl Writer {
         requests: Vec<Queued>,
         step: Step,
     ) -> rusqlite::Result<Box<Self>> {
+        self.has_counted = false;
         if step.is_silent && requests.is_empty() {
             self.windows.close_all();
         }
         if requests.is_empty() {
             let changes = self.windows.commit(step.now_micros);
             let expires = self.expires || step.now_micros - self.expired_at_micros > EXPIRY_MICROS;
-            if changes == Changes::default() && !expires && !step.is_end {
+            if changes == Changes::default() && !expires && !step.is_end && !step.is_probe {
                 return Ok(self);
             }
             let commit = Commit::begin(connection)?;
@@ -75,7 +93,7 @@ impl Writer {
                 self.expires = commit.expire_ids()?;
                 self.expired_at_micros = step.now_micros;
             }
-            self.save_if(step.is_end || !changes.closed.is_empty(), &commit)?;
+            self.save_if(step.is_end || step.is_probe || !changes.closed.is_empty(), &commit)?;
             commit.commit()?;
             report(&Tally::default(), &changes, &self.windows);
             return Ok(self);
@@ -94,6 +112,7 @@ impl Writer {
         }
         self.save_if(self.journal_bytes > MAX_JOURNAL_BYTES, &commit)?;
         commit.commit()?;
+        self.has_counted = tally.accepted > 0;
         // before the answers: who has one finds it counted
         report(&tally, &changes, &self.windows);
         for (answer, given) in answers {
@@ -116,8 +135,12 @@ impl Writer {
             && !commit.is_new(&id)?
         {
             tally.duplicates += request.events.len() as u64;
-            return Ok(Answer::Committed { num_without_room });
+            return Ok(match commit.is_known(&webhook::in_part(&id))? {
+                true => Answer::TakenInPart,
+                false => Answer::Committed { num_without_room },
+            });
         }
+        let num_taken_before = tally.accepted + tally.duplicates;
         for posted in request.events {
             if let Some(id) = posted.id
                 && !commit.is_new(&id)?
@@ -138,6 +161,10 @@ impl Writer {
                 }
                 Outcome::NoRoom => {
                     num_without_room += 1;
+                    // it may come again when there is room
+                    if let Some(id) = &posted.id {
+                        commit.forget(id)?;
+                    }
                     tally.accepted -= 1;
                     tally.rejected += 1;
                     let reason = "is of one window more than may be open at once";
@@ -153,6 +180,15 @@ impl Writer {
         for reject in &request.rejects {
             tally.rejected += 1;
             commit.reject(reject.field, &reject.reason, &reject.text)?;
+        }
+        if let Some(id) = request.id
+            && (num_without_room > 0 || !request.rejects.is_empty())
+        {
+            // what was refused as a whole may be sent again, corrected
+            match tally.accepted + tally.duplicates == num_taken_before {
+                true => commit.forget(&id)?,
+                false => drop(commit.is_new(&webhook::in_part(&id))?),
+            }
         }
         Ok(Answer::Committed { num_without_room })
     }

@@ -7,6 +7,9 @@ use rusqlite::{Connection, params};
 use crate::model::WindowRow;
 use crate::store::{SqliteStore, StoreError};
 
+/// Name of the one sink that is a queue.
+pub const QUEUE: &str = "queue";
+
 /// What happened to an aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
@@ -115,15 +118,19 @@ impl SqliteStore {
         .await
     }
 
-    /// Removes the outboxes of sinks that are not in `sinks` (name, whether it holds a table) any more, and fills
-    /// that of a table that is new with all aggregates there are.
-    pub async fn prepare_outboxes(&self, sinks: Vec<(String, bool)>) -> Result<(), StoreError> {
+    /// Removes the outboxes of tables that are not in `sinks` (name, whether it holds a table) any more, and fills
+    /// that of a table that is new with all aggregates there are. What waits for a queue goes on waiting; how much does
+    /// for one that is not in `sinks`.
+    pub async fn prepare_outboxes(&self, sinks: Vec<(String, bool)>) -> Result<u64, StoreError> {
         self.call("prepare the outbox", move |connection| {
             let transaction = connection.transaction()?;
             let names: Vec<_> = sinks.iter().map(|(name, _)| name.as_str()).collect();
             let names = serde_json::Value::from(names).to_string();
             let not_ours = "NOT IN (SELECT value FROM json_each(?))";
-            transaction.execute(&format!("DELETE FROM window_outbox WHERE sink {not_ours}"), [&names])?;
+            let waiting = format!("SELECT count(*) FROM window_outbox WHERE sink = ? AND sink {not_ours}");
+            let waiting: i64 = transaction.query_row(&waiting, params![QUEUE, &names], |row| row.get(0))?;
+            let tables = format!("DELETE FROM window_outbox WHERE sink <> ? AND sink {not_ours}");
+            transaction.execute(&tables, params![QUEUE, &names])?;
             transaction.execute(
                 &format!("DELETE FROM window_marks WHERE name LIKE 'sink:%' AND substr(name, 6) {not_ours}"),
                 [&names],
@@ -135,7 +142,8 @@ impl SqliteStore {
                     fill(&transaction, &name)?;
                 }
             }
-            transaction.commit()
+            transaction.commit()?;
+            Ok(waiting.cast_unsigned())
         })
         .await
     }

@@ -75,6 +75,25 @@ fn a_sink_that_is_away_holds_up_nobody_and_catches_up() {
 }
 
 #[test]
+fn what_a_queue_cannot_take_waits_for_the_next_name_of_it() {
+    let site = Site::new();
+    let redis = Redis::start();
+    redis.cli(&["SET", "taken", "hello"]);
+    let flags = ["--queue", &redis.url(), "--window", "1s", "--queue-name"];
+    let serve = Serve::start(&site, &[&flags[..], &["taken"]].concat());
+    serve.post(event(1, "a", 1.0, 0).to_string());
+    serve.post(event(1, "a", 1.0, 10).to_string());
+    wait_until("the queue is found to be none", || {
+        serve.get("/metrics").body.contains("pipeline_aggregates_waiting 2\n")
+    });
+    let (code, said) = serve.terminate();
+    assert!(code == Some(143) && said.contains("taken is no list; give another --queue-name"), "{said}");
+    let serve = Serve::start(&site, &[&flags[..], &["free"]].concat());
+    wait_until("another takes them", || queue(&redis, "free").len() == 2);
+    drop(serve);
+}
+
+#[test]
 fn a_table_that_is_new_gets_what_was_there_before() {
     let site = Site::new();
     let mut serve = Serve::start(&site, &[]);

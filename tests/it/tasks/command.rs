@@ -155,3 +155,16 @@ fn a_schedule_is_listed_and_removed() {
     site.ok(&["task", "schedule", "--remove", "ping"]);
     assert!(!site.ok(&["task", "schedule"]).contains("ping"));
 }
+
+#[test]
+fn a_job_reads_with_the_log_types_of_the_site() {
+    let site = Site::new();
+    let log_type = "name = \"door\"\nlines = [\"{timestamp} door={door}\"]\n[columns]\n\
+                    timestamp = { type = \"timestamp\" }\ndoor = { type = \"string\" }\n";
+    site.write("types/door.toml", log_type);
+    site.write("door.log", "2024-01-15T00:00:03Z door=north\n");
+    let run =
+        ["task", "run", "ingest", "--log-types", "types", "--param", "paths=door.log", "--output", "json"];
+    let task: serde_json::Value = serde_json::from_str(&site.ok(&run)).unwrap();
+    assert_eq!(task["result"]["rejects"], 0, "{task}");
+}
