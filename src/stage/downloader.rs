@@ -22,6 +22,7 @@ use crate::download::{
 use crate::store::{FetchRecord, Fetches, StoreError};
 use crate::telemetry::Metric;
 
+mod backlog;
 mod builtin;
 mod ending;
 mod exec;
@@ -226,6 +227,8 @@ impl Fetch {
             downloader: Arc::clone(&downloader),
             simulation: options.simulation,
             revalidate: options.download.revalidate,
+            state: state.clone().filter(|_| options.simulation.is_none() && !options.again),
+            is_shared: Arc::default(),
             to_pre_process,
             to_end: to_end.clone(),
             shutdown: shutdown.clone(),

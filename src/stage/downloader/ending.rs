@@ -15,10 +15,12 @@ use crate::telemetry::Metric;
 pub(super) struct Ended {
     item: FileItem,
     file: Option<FetchedFile>,
-    /// What to remove where there is no file any more.
+    /// What is held, and removed where there is no file any more.
     leftovers: Option<Slot>,
     report: ItemReport,
     etag: Option<String>,
+    /// Whether the state is to know.
+    is_kept: bool,
 }
 
 impl Ended {
@@ -55,6 +57,11 @@ impl Ended {
         Self::new(item, Status::NotStarted)
     }
 
+    /// Until its end is kept nobody else takes these places.
+    pub(super) fn holding(self, slot: Slot, is_kept: bool) -> Self {
+        Self { leftovers: Some(slot), is_kept, ..self }
+    }
+
     fn new(item: FileItem, status: Status) -> Self {
         let report = ItemReport {
             id: item.id.clone(),
@@ -69,7 +76,7 @@ impl Ended {
             result: Value::Null,
             fields: item.fields.clone(),
         };
-        Self { item, file: None, leftovers: None, report, etag: None }
+        Self { item, file: None, leftovers: None, report, etag: None, is_kept: true }
     }
 
     fn timed(mut self, started: Instant, attempts: u32) -> Self {
@@ -141,7 +148,8 @@ impl Ending {
 
     async fn keep(&self, ended: &[Ended]) -> Result<(), StoreError> {
         let Some((state, work)) = &self.state else { return Ok(()) };
-        let has_run = |one: &&Ended| matches!(one.report.status, Status::Done | Status::Failed);
+        let has_run =
+            |one: &&Ended| one.is_kept && matches!(one.report.status, Status::Done | Status::Failed);
         let records = ended.iter().filter(has_run).map(|one| FetchRecord {
             key: one.item.key(),
             name: one.report.name.clone(),
