@@ -2,13 +2,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::stages::{FetchedFile, ItemReport, PostProcessor, Stage, StageError, Status};
 use super::working::unless_panicked;
-use crate::download::{FileItem, Slot};
+use crate::download::{FileItem, ManifestFault, Slot};
 use crate::store::{FetchRecord, Fetches, StoreError};
 use crate::telemetry::Metric;
+
+/// A longer result or longer fields of an item that is done are not kept until the end of the run.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// An item at its end.
 #[derive(Debug)]
@@ -99,6 +102,20 @@ impl ItemReport {
         self.stage = Some(stage);
         self.error = Some(error.to_string().replace('\n', " "));
     }
+
+    fn forget_what_is_long(&mut self) {
+        let is_long =
+            |of: &dyn Fn() -> serde_json::Result<String>| of().is_ok_and(|of| of.len() > SMALL_BYTES);
+        if self.status == Status::Failed {
+            return;
+        }
+        if is_long(&|| serde_json::to_string(&self.result)) {
+            self.result = Value::Null;
+        }
+        if is_long(&|| serde_json::to_string(&self.fields)) {
+            self.fields = Map::new();
+        }
+    }
 }
 
 pub(super) struct Ending {
@@ -140,9 +157,30 @@ impl Ending {
         if let Ok(Some(Err(error))) = removed {
             tracing::warn!("a file that is done stays in the cache: {error}");
         }
-        for Ended { report, .. } in seen {
+        for Ended { mut report, .. } in seen {
             count(&report);
+            report.forget_what_is_long();
             self.items.push(report);
+        }
+    }
+
+    /// Shows the post-processor an entry that is no item.
+    pub(super) async fn see_fault(&mut self, fault: &ManifestFault) {
+        let mut report = ItemReport {
+            id: Value::Null,
+            name: format!("entry {}", fault.index),
+            url: String::new(),
+            status: Status::Failed,
+            stage: Some(Stage::Manifest),
+            error: Some(fault.fault.to_string()),
+            bytes: 0,
+            attempts: 0,
+            seconds: 0.0,
+            result: Value::Null,
+            fields: Map::new(),
+        };
+        if let Err(error) = unless_panicked(self.post_processor.post_process(&mut report, None)).await {
+            tracing::warn!(name = report.name, "the post-processor failed too: {error}");
         }
     }
 
