@@ -134,6 +134,7 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
         },
         exec_timeout: args.work.exec_timeout,
         out: Arc::new(Mutex::new(io::stdout())),
+        shutdown: shutdown.clone(),
     };
     let stages = Stages::parse(&args.pre_processor, &args.processor, &args.post_processor, parts)?;
     let options = FetchOptions {
