@@ -36,7 +36,8 @@ use args::{DownloadArgs, WorkArgs};
     after_help = "A manifest is a JSON array, or lines, of {\"url\": .., \"id\": .., \"name\": .., \"sha256\": .., \"size\": ..}; \
 only url is needed, other fields are handed to every stage.\n\
 Pre-processors: none, decompress, checksum, exec:COMMAND. Processors: none, ingest, exec:COMMAND. \
-Post-processors: none, report[:FILE], keep:DIR, exec:COMMAND."
+Post-processors: none, report[:FILE], keep:DIR, exec:COMMAND.\n\
+Without a processor or keep:DIR a file is downloaded, checked and removed again."
 )]
 pub(super) struct FetchArgs {
     /// Manifest of what to fetch, or - for standard input

@@ -209,7 +209,7 @@ fn only_what_failed_is_tried_again_where_that_is_asked_for() {
         json!({ "url": format!("file://{}", "/nonexistent/x"), "id": "bad" }),
         json!({ "id": "no url" }),
     ]);
-    let error = fetch(&site, &["--strict"]).expect_code(1).only_error();
+    let error = fetch(&site, &["--strict", "--processor", "exec:true"]).expect_code(1).only_error();
     assert_eq!(error, "m.json: entry 3: url: is missing");
     assert_eq!(server.requests("/good/1/10"), 0, "--strict refuses the lot");
     let report = ["--post-processor", "report"];
@@ -259,7 +259,7 @@ fn what_a_manifest_must_not_reach_is_refused() {
     assert!(!refused.stderr.contains("hunter2"));
     assert_eq!(server.requests("/good/1/10?token=hunter2"), 0);
     site.write("m.json", json!([{ "url": server.url("/inside/1/1"), "id": "inside" }]).to_string());
-    let error = fetch(&site, &[]).expect_code(1).only_error();
+    let error = fetch(&site, &["--processor", "exec:true"]).expect_code(1).only_error();
     assert!(error.contains("the server redirects to file://, which is not followed"), "{error}");
     let db = site.read("pipeline-data/state.db");
     assert!(!db.windows(7).any(|bytes| bytes == b"hunter2"), "the state holds no query");
@@ -420,6 +420,6 @@ fn an_object_of_a_bucket_is_fetched_where_its_scheme_is_allowed() {
     fetch(&site, &["--schemes", "s3", "--post-processor", "keep:kept"]).expect_code(0);
     assert!(site.read("kept/a.log") == content(1, 100_000));
     site.write("m.json", json!([{ "url": "s3://logs/day/none.log" }]).to_string());
-    let error = fetch(&site, &["--schemes", "s3"]).expect_code(1).only_error();
+    let error = fetch(&site, &["--schemes", "s3", "--processor", "exec:true"]).expect_code(1).only_error();
     assert!(error.ends_with("download: cannot be read: there is no such object; check the url"), "{error}");
 }

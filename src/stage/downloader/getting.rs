@@ -93,14 +93,15 @@ impl Getting {
                 return None;
             }
         };
-        if self.is_shared.load(Ordering::Relaxed)
-            && let Some(record) = self.done_elsewhere(&waiting.item).await
-        {
+        // beside another run it is worth a look before; else it costs nothing beside the download
+        let is_shared = self.is_shared.load(Ordering::Relaxed);
+        let looked_before = if is_shared { self.done_elsewhere(&waiting.item).await } else { None };
+        if looked_before.is_some() {
             if !self.revalidate {
                 self.end(Ended::skipped(waiting.item, slot)).await;
                 return None;
             }
-            waiting.record = Some(record);
+            waiting.record = looked_before;
         }
         tracing::debug!(name = waiting.item.name, url = waiting.item.shown_url(), "download starts");
         let got = match (self.simulation, &turn) {
@@ -111,7 +112,19 @@ impl Getting {
                     return None;
                 }
                 Ok(false) => {
-                    self.downloader.download(&waiting.item, &slot, &mut waiting.progress, turn).await
+                    let Waiting { item, progress, .. } = &mut waiting;
+                    let looking = async {
+                        let is_of_use = !is_shared && !self.revalidate;
+                        if is_of_use { self.done_elsewhere(item).await } else { None }
+                    };
+                    let downloading = self.downloader.download(item, &slot, progress, turn);
+                    let (done, got) = tokio::join!(looking, downloading);
+                    if done.is_some() {
+                        self.is_shared.store(true, Ordering::Relaxed);
+                        self.end(Ended::skipped(waiting.item, slot)).await;
+                        return None;
+                    }
+                    got
                 }
                 Err(error) => Err(Failed { error, again_in: None }),
             },
