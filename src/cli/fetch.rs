@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::run::SummaryFormat;
 use super::storage::StorageArgs;
 use super::units::{bytes_text, with_commas};
-use super::{Exit, Global};
+use super::{Exit, Global, UsageError};
 use crate::client::{ClientError, redacted};
 use crate::download::{DownloadError, FileItem, Manifest, UnpackLimits};
 use crate::source::CutOptions;
@@ -36,7 +36,8 @@ use args::{DownloadArgs, WorkArgs};
     after_help = "A manifest is a JSON array, or lines, of {\"url\": .., \"id\": .., \"name\": .., \"sha256\": .., \"size\": ..}; \
 only url is needed, other fields are handed to every stage.\n\
 Pre-processors: none, decompress, checksum, exec:COMMAND. Processors: none, ingest, exec:COMMAND. \
-Post-processors: none, report[:FILE], keep:DIR, exec:COMMAND."
+Post-processors: none, report[:FILE], keep:DIR, exec:COMMAND.\n\
+Without a processor or keep:DIR a file is downloaded, checked and removed again."
 )]
 pub(super) struct FetchArgs {
     /// Manifest of what to fetch, or - for standard input
@@ -87,10 +88,24 @@ pub(super) struct FetchArgs {
 pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit> {
     let download = args.downloads.options(args.revalidate)?;
     let is_ingest = Stages::is_ingest(&args.processor)?;
+    let keeps = args.post_processor.starts_with("keep:");
+    if args.downloads.simulate_downloads && (is_ingest || keeps) {
+        let text = "--simulate-downloads stores nothing; leave out ingest and keep:DIR, or the simulation";
+        return Err(UsageError(text.to_owned()).into());
+    }
     let types = global.log_types()?;
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
-    let Manifest { items, faults } = read_manifest(&args.files)?;
+    let manifest = tokio::select! {
+        manifest = read_manifest(args.files.clone()) => manifest?,
+        () = shutdown.requested() => return Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code)),
+    };
+    if does_nothing(&args) {
+        tracing::warn!(
+            "nothing is done with the files and none is kept; name --processor, or --post-processor keep:DIR"
+        );
+    }
+    let faults = manifest.faults.clone();
     for fault in &faults {
         super::print_error(&format!("{}: {fault}", args.files.display()))?;
     }
@@ -120,6 +135,7 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
         },
         exec_timeout: args.work.exec_timeout,
         out: Arc::new(Mutex::new(io::stdout())),
+        shutdown: shutdown.clone(),
     };
     let stages = Stages::parse(&args.pre_processor, &args.processor, &args.post_processor, parts)?;
     let options = FetchOptions {
@@ -137,15 +153,14 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
     };
     let fetch = Fetch::new(options).with_stages(stages).with_shutdown(shutdown.clone());
     let fetch = fetch.with_state(database.fetches(), work_name(&args)?);
-    let progress = start_progress(&items, !global.quiet);
+    let progress = start_progress(&manifest.items, !global.quiet);
     let told = tell_of_interrupt(shutdown.clone());
-    let report = fetch.run(items).await;
+    let report = fetch.run_entries(manifest).await;
     told.abort();
     if let Some(progress) = progress {
         progress.abort();
     }
-    let mut report = report?;
-    report.faults = faults;
+    let report = report?;
     for item in report.items.iter().filter(|item| item.status == Status::Failed) {
         let (stage, error) = (item.stage.map_or("", |stage| stage.as_str()), item.error.as_deref());
         super::print_error(&format!("{} ({}): {stage}: {}", item.name, item.url, error.unwrap_or_default()))?;
@@ -165,16 +180,30 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
     })
 }
 
-fn read_manifest(path: &PathBuf) -> Result<Manifest, FetchError> {
-    let unreadable = |source| FetchError::Unreadable { path: path.clone(), source };
-    let mut text = String::new();
-    match path.as_os_str() == "-" {
-        true => io::stdin().read_to_string(&mut text).map_err(unreadable)?,
-        false => std::fs::File::open(path)
-            .and_then(|mut file| file.read_to_string(&mut text))
-            .map_err(unreadable)?,
-    };
-    Manifest::parse(&text).map_err(|fault| FetchError::Manifest { path: path.clone(), fault })
+/// On a thread that is not waited for: an open pipe may never end.
+async fn read_manifest(path: PathBuf) -> Result<Manifest, FetchError> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let of_thread = path.clone();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = match of_thread.as_os_str() == "-" {
+            true => io::stdin().read_to_end(&mut text),
+            false => std::fs::File::open(&of_thread).and_then(|mut file| file.read_to_end(&mut text)),
+        };
+        // who asked may have been interrupted
+        let _heard = answer.send(read.map(|_| text));
+    });
+    let read = answered.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+    let text = read.map_err(|source| FetchError::Unreadable { path: path.clone(), source })?;
+    Manifest::from_bytes(&text).map_err(|fault| FetchError::Manifest { path, fault })
+}
+
+/// Whether files would be downloaded, and removed again.
+fn does_nothing(args: &FetchArgs) -> bool {
+    args.processor == "none"
+        && !args.pre_processor.starts_with("exec")
+        && (args.post_processor == "none" || args.post_processor.starts_with("report"))
+        && !args.downloads.simulate_downloads
 }
 
 /// What is done with the files, so that progress is of the same work only. A report changes nothing of it.

@@ -4,13 +4,16 @@
 //! KEY-name         all of it, on disk: it was synced before it got this name
 //! KEY-name.part    the beginning of it; locked by the process that writes it
 //! KEY-name.meta    what the server said of it, so that the rest can be asked for after a restart
+//! KEY.unpacked     a folder for what stages make of it
+//! KEY.lock         held by whoever uses any of these, from before the download until the file is removed
 //! ```
 //! Invariants: a part is continued only if it is known to be of the same content as the rest; one from before a restart
 //! of the machine is not, for its bytes may never have reached the disk. Every call blocks.
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -19,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::item::hex;
+use super::lock::{SlotLock, is_at, open_locked};
 use super::{DownloadError, FileItem};
 
 /// What tells one content of a URL from another.
@@ -35,6 +39,19 @@ impl Validators {
     pub(super) fn if_range(&self) -> Option<&str> {
         let strong = self.etag.as_deref().filter(|etag| etag.starts_with('"'));
         strong.or(self.last_modified.as_deref())
+    }
+
+    /// Whether these are of another content than `known`. Several servers of one file may differ in its time.
+    pub(super) fn is_other_than(&self, known: &Self) -> bool {
+        match (&self.etag, &known.etag) {
+            (Some(etag), Some(known)) if etag == known && etag.starts_with('"') => false,
+            (Some(etag), known) if known.as_ref() != Some(etag) => true,
+            _ => {
+                self.last_modified.is_some()
+                    && known.last_modified.is_some()
+                    && self.last_modified != known.last_modified
+            }
+        }
     }
 }
 
@@ -85,7 +102,8 @@ impl Cache {
         };
         let (part, meta) = (beside(".part"), beside(".meta"));
         let unpacked = self.folder.join(format!("{key}.unpacked"));
-        Slot { path, part, meta, unpacked, boot: self.boot.clone() }
+        let lock_path = self.folder.join(format!("{key}.lock"));
+        Slot { path, part, meta, unpacked, lock_path, lock: None, boot: self.boot.clone() }
     }
 }
 
@@ -98,12 +116,31 @@ pub struct Slot {
     pub unpacked: PathBuf,
     part: PathBuf,
     meta: PathBuf,
+    lock_path: PathBuf,
+    /// Held by all clones.
+    lock: Option<Arc<SlotLock>>,
     boot: String,
 }
 
 impl Slot {
-    /// Removes all of it.
+    /// For this holder and its clones alone; `None` where another run has it.
+    pub(super) fn try_locked(mut self) -> Result<Option<Self>, DownloadError> {
+        let failed = DownloadError::disk(&self.lock_path, "lock it");
+        let Some(lock) = SlotLock::try_take(&self.lock_path).map_err(failed)? else { return Ok(None) };
+        self.lock = Some(Arc::new(lock));
+        Ok(Some(self))
+    }
+
+    /// Removes all of it, unless another run uses it.
     pub fn remove(&self) -> io::Result<()> {
+        let _held = match self.lock {
+            Some(_) => None,
+            None if self.is_empty() => return Ok(()),
+            None => match SlotLock::try_take(&self.lock_path)? {
+                Some(lock) => Some(lock),
+                None => return Ok(()),
+            },
+        };
         let gone = |result: io::Result<()>| match result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -115,12 +152,36 @@ impl Slot {
         Ok(())
     }
 
-    /// Removes a part that holds nothing.
+    fn is_empty(&self) -> bool {
+        let places = [&self.path, &self.part, &self.meta, &self.unpacked];
+        places.iter().all(|path| fs::symlink_metadata(path).is_err())
+    }
+
+    /// Removes a part that holds nothing and that nobody writes.
     pub(super) fn remove_if_empty(&self) -> io::Result<()> {
-        match fs::symlink_metadata(&self.part) {
-            Ok(metadata) if metadata.len() == 0 => fs::remove_file(&self.part),
-            _ => Ok(()),
+        if fs::symlink_metadata(&self.part).is_ok_and(|metadata| metadata.len() == 0)
+            && let Some(held) = open_locked(&self.part)?
+            && held.metadata()?.len() == 0
+        {
+            fs::remove_file(&self.part)?;
         }
+        Ok(())
+    }
+
+    /// Whether the whole file has this hash; if not it is removed.
+    pub(super) fn keeps_if(&self, sha256: &[u8; 32]) -> Result<bool, DownloadError> {
+        let failed = |operation| DownloadError::disk(&self.path, operation);
+        let found = File::open(&self.path).and_then(|mut file| hash(&mut file)).map_err(failed("read it"))?;
+        if found == *sha256 {
+            return Ok(true);
+        }
+        fs::remove_file(&self.path).map_err(failed("remove it"))?;
+        Ok(false)
+    }
+
+    /// Removes the whole file, whose content is not the server's any more.
+    pub(super) fn remove_whole(&self) -> Result<(), DownloadError> {
+        fs::remove_file(&self.path).map_err(DownloadError::disk(&self.path, "remove it"))
     }
 
     /// What is known of the whole file, if it is here.
@@ -133,18 +194,8 @@ impl Slot {
     /// Opens the part, for this process alone.
     pub(super) fn open_part(&self) -> Result<Part, DownloadError> {
         let failed = |operation| DownloadError::disk(&self.part, operation);
-        let mut options = OpenOptions::new();
-        // never what a link in the folder leads to
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&self.part).map_err(failed("open the part"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(DownloadError::Locked { path: self.part.clone() });
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock the part")(error)),
-        }
+        let file = open_locked(&self.part).map_err(failed("open the part"))?;
+        let file = file.ok_or_else(|| DownloadError::Locked { path: self.part.clone() })?;
         let len = file.metadata().map_err(failed("read the part"))?.len();
         let meta = self.read_meta().filter(|meta| !self.boot.is_empty() && meta.boot == self.boot);
         let (len, validators) = match meta {
@@ -210,6 +261,11 @@ impl Part {
             self.file.set_modified(modified).map_err(failed("set the time of the part"))?;
         }
         self.file.sync_all().map_err(failed("sync the part"))?;
+        // a name leads to whatever file has it by now
+        let is_ours = is_at(&self.file, &self.slot.part);
+        if !is_ours || self.slot.lock.as_ref().is_some_and(|lock| !lock.is_seen()) {
+            return Err(DownloadError::Locked { path: self.slot.part.clone() });
+        }
         // the folder is not synced: a name that a power cut takes back is that of a part, which starts anew
         fs::rename(&self.slot.part, &self.slot.path).map_err(failed("rename the part"))
     }
@@ -263,6 +319,20 @@ mod tests {
         assert_eq!(rebooted.open_part().unwrap().len, 0);
         fs::write(&slot.meta, "{torn").unwrap();
         assert_eq!(slot.open_part().unwrap().len, 0);
+        let mut part = slot.open_part().unwrap();
+        part.continue_at(0, known).unwrap();
+        slot.remove_if_empty().unwrap();
+        assert!(slot.part.exists(), "an empty part that is written stays");
+        fs::remove_file(&slot.part).unwrap();
+        let others = slot.open_part().unwrap();
+        assert!(matches!(part.finish(None), Err(DownloadError::Locked { .. })), "the name is another's");
+        assert!(slot.part.exists() && !slot.path.exists());
+        drop(others);
+        let held = slot.clone().try_locked().unwrap().unwrap();
+        assert!(slot.clone().try_locked().unwrap().is_none());
+        slot.remove().unwrap();
+        assert!(slot.part.exists(), "what another run uses is not removed");
+        drop(held);
         slot.remove().unwrap();
         assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 0);
     }

@@ -3,8 +3,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// Answers that went well before one more request is allowed.
 const SUCCESSES_PER_STEP: u32 = 10;
@@ -21,7 +20,6 @@ pub(super) struct Hosts {
 #[derive(Debug)]
 struct Host {
     state: Mutex<State>,
-    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -44,41 +42,39 @@ impl Hosts {
         Self { max: max.max(1), hosts: Mutex::default() }
     }
 
-    /// Waits until the host may be asked.
-    pub(super) async fn enter(&self, host: &str) -> Turn {
-        let host = {
-            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || {
-                let state = State { limit: self.max, active: 0, successes: 0, not_before: None };
-                Arc::new(Host { state: Mutex::new(state), changed: Notify::new() })
-            };
-            Arc::clone(hosts.entry(host.to_owned()).or_insert_with(new))
-        };
-        loop {
-            let changed = host.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let not_before = {
-                let mut state = host.state();
-                let not_before = state.not_before.filter(|time| *time > Instant::now());
-                if not_before.is_none() && state.active < state.limit {
-                    state.active += 1;
-                    drop(state);
-                    return Turn { host: Arc::clone(&host), max: self.max };
-                }
-                not_before
-            };
-            tokio::select! {
-                () = changed => {}
-                () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => {}
-            }
+    fn host(&self, name: &str) -> Arc<Host> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = hosts.get(name) {
+            return Arc::clone(host);
         }
+        let state = State { limit: self.max, active: 0, successes: 0, not_before: None };
+        let host = Arc::new(Host { state: Mutex::new(state) });
+        hosts.insert(name.to_owned(), Arc::clone(&host));
+        host
+    }
+
+    /// A turn, if the host may be asked now.
+    pub(super) fn try_enter(&self, name: &str) -> Option<Turn> {
+        let host = self.host(name);
+        let mut state = host.state();
+        let is_paused = state.not_before.is_some_and(|time| time > Instant::now());
+        if is_paused || state.active >= state.limit {
+            return None;
+        }
+        state.active += 1;
+        drop(state);
+        Some(Turn { host, max: self.max })
+    }
+
+    /// Until when the host is left alone.
+    pub(super) fn paused_until(&self, name: &str) -> Option<Instant> {
+        self.host(name).state().not_before.filter(|time| *time > Instant::now())
     }
 }
 
 /// One request to a host; over when dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub struct Turn {
     host: Arc<Host>,
     max: usize,
 }
@@ -106,7 +102,6 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.host.state().active -= 1;
-        self.host.changed.notify_waiters();
     }
 }
 
@@ -114,28 +109,22 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn is_free(hosts: &Hosts, host: &str) -> Option<Turn> {
-        use futures_util::FutureExt;
-        hosts.enter(host).now_or_never()
-    }
-
     #[tokio::test]
     async fn a_busy_host_gets_fewer_requests_and_slowly_more_again() {
         let hosts = Hosts::new(4);
-        let turns: Vec<_> = (0..4).map(|_| is_free(&hosts, "a").unwrap()).collect();
-        assert!(is_free(&hosts, "a").is_none());
-        assert!(is_free(&hosts, "b").is_some(), "another host has its own limit");
-        let before = Instant::now();
+        let turns: Vec<_> = (0..4).map(|_| hosts.try_enter("a").unwrap()).collect();
+        assert!(hosts.try_enter("a").is_none());
+        assert!(hosts.try_enter("b").is_some(), "another host has its own limit");
         turns[0].busy(Some(Duration::from_secs(2)));
         drop(turns);
-        assert!(is_free(&hosts, "a").is_none(), "nothing before it wants to be asked again");
-        let one = hosts.enter("a").await;
-        assert!(before.elapsed() >= Duration::from_secs(2));
-        let two = is_free(&hosts, "a").unwrap();
-        assert!(is_free(&hosts, "a").is_none(), "half of four");
+        assert!(hosts.try_enter("a").is_none(), "nothing before it wants to be asked again");
+        tokio::time::sleep_until(hosts.paused_until("a").unwrap()).await;
+        let one = hosts.try_enter("a").unwrap();
+        let two = hosts.try_enter("a").unwrap();
+        assert!(hosts.try_enter("a").is_none(), "half of four");
         (0..SUCCESSES_PER_STEP).for_each(|_| one.succeeded());
-        let three = is_free(&hosts, "a").unwrap();
-        assert!(is_free(&hosts, "a").is_none());
+        let three = hosts.try_enter("a").unwrap();
+        assert!(hosts.try_enter("a").is_none());
         drop((one, two, three));
     }
 }

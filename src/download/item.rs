@@ -165,7 +165,8 @@ impl FileItem {
     }
 
     /// What the item is called in caches and states: the same for the same id and URL. A signature in the URL, which
-    /// is another one each time, does not count.
+    /// is another one each time, does not count: `X-Amz-..`, `X-Goog-..`, Azure's beside `sig`, and `Expires`,
+    /// `Signature` and `Policy` beside `Key-Pair-Id`, `AWSAccessKeyId` or `GoogleAccessId`. All else of the query does.
     #[must_use]
     pub fn key(&self) -> String {
         let mut hash = Sha256::new();
@@ -222,13 +223,27 @@ fn unsigned(url: &Url) -> String {
     format!("{}?{}", shown_url(url), unsigned_query(url))
 }
 
+/// Parts of a query that a signature brings with it, beside one of those that tell whose it is.
+const SIGNATURES: &[(&[&str], &[&str])] = &[
+    (&["sig"], &["sv", "se", "sp", "st", "sr", "spr", "sig", "ske", "skoid", "sks", "skt", "sktid", "skv"]),
+    // CloudFront, the older ones of S3 and of Google
+    (
+        &["key-pair-id", "awsaccesskeyid", "googleaccessid"],
+        &["key-pair-id", "awsaccesskeyid", "googleaccessid", "expires", "signature", "policy"],
+    ),
+];
+
 fn unsigned_query(url: &Url) -> String {
-    let is_azure = url.query_pairs().any(|(key, _)| key == "sig");
-    let azure = ["sv", "se", "sp", "st", "sr", "spr", "sig", "ske", "skoid", "sks", "skt", "sktid", "skv"];
+    let has =
+        |names: &[&str]| url.query_pairs().any(|(key, _)| names.contains(&key.to_ascii_lowercase().as_str()));
+    let parts: Vec<&str> = SIGNATURES
+        .iter()
+        .filter(|(whose, _)| has(whose))
+        .flat_map(|(_, parts)| parts.iter().copied())
+        .collect();
     let kept = url.query_pairs().filter(|(key, _)| {
         let key = key.to_ascii_lowercase();
-        let is_signature = key.starts_with("x-amz-") || key.starts_with("x-goog-");
-        !(is_signature || is_azure && azure.contains(&key.as_str()))
+        !(key.starts_with("x-amz-") || key.starts_with("x-goog-") || parts.contains(&key.as_str()))
     });
     let kept: Vec<String> = kept.map(|(key, value)| format!("{key}={value}")).collect();
     kept.join("&")
@@ -301,6 +316,13 @@ mod tests {
         let signed = |signature| key(&format!("https://b/a.log?X-Amz-Signature={signature}&part=1"));
         assert_eq!(signed("1"), signed("2"));
         assert_ne!(key("https://b/a.log?part=1"), key("https://b/a.log?part=2"));
+        for whose in ["Key-Pair-Id=k&Policy=p1", "AWSAccessKeyId=k", "GoogleAccessId=k"] {
+            let signed =
+                |end: u8| key(&format!("https://b/a.log?part=1&{whose}&Expires={end}&Signature=s{end}"));
+            assert_eq!(signed(1), signed(2), "{whose}");
+            assert_eq!(signed(1), key("https://b/a.log?part=1"), "{whose}");
+        }
+        assert_ne!(key("https://b/a.log?Expires=1&Policy=a"), key("https://b/a.log?Expires=2&Policy=b"));
         let item = FileItem::try_new("https://me:hunter2@b/a.log?token=hunter2").unwrap();
         assert!(!format!("{item:?} {} {}", item.to_json(), item.source_name()).contains("hunter2"));
     }

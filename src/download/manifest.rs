@@ -50,32 +50,37 @@ impl Manifest {
     /// assert_eq!(manifest.faults[0].to_string(), "entry 1: url: is missing");
     /// ```
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let text = text.trim_start_matches('\u{feff}').trim();
-        let failed = |error: serde_json::Error| ManifestError(error.to_string());
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        if text.starts_with('[') {
-            let entries: Vec<Value> = serde_json::from_str(text).map_err(failed)?;
+        Self::from_bytes(text.as_bytes())
+    }
+
+    /// The same of bytes, of which some lines may be no text.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
+        if text.starts_with(b"[") {
+            let entries: Vec<Value> =
+                serde_json::from_slice(text).map_err(|error| ManifestError(error.to_string()))?;
             return Ok(Self::of(entries.into_iter().map(Ok)));
         }
-        if !text.starts_with('{') {
-            return Err(ManifestError("it starts with neither [ nor {".to_owned()));
-        }
         // objects over several lines too
-        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
-        Ok(match values {
-            Ok(entries) => Self::of(entries.into_iter().map(Ok)),
+        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(text).into_iter().collect();
+        let entries: Vec<Result<Value, ItemFault>> = match values {
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
             Err(_) => {
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                Self::of(lines.map(|line| {
-                    serde_json::from_str(line).map_err(|error| ItemFault {
+                let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+                let line = |line| {
+                    serde_json::from_slice(line).map_err(|error| ItemFault {
                         field: "entry".to_owned(),
                         reason: format!("is no JSON: {error}"),
                     })
-                }))
+                };
+                lines.filter(|line| !line.is_empty()).map(line).collect()
             }
-        })
+        };
+        let is_object = |entry: &Result<Value, _>| entry.as_ref().is_ok_and(Value::is_object);
+        if !entries.is_empty() && !entries.iter().any(is_object) {
+            return Err(ManifestError("it holds no object".to_owned()));
+        }
+        Ok(Self::of(entries.into_iter()))
     }
 
     fn of(entries: impl Iterator<Item = Result<Value, ItemFault>>) -> Self {
@@ -122,6 +127,11 @@ mod tests {
     fn a_torn_line_is_one_bad_entry_and_a_torn_array_is_no_manifest() {
         let manifest = Manifest::parse("{\"url\": \"http://h/a\"}\n{\"url\": \"htt").unwrap();
         assert_eq!((manifest.items.len(), manifest.faults.len()), (1, 1));
+        let manifest =
+            Manifest::from_bytes(b"# files\n{\"url\": \"http://h/a\"}\n{\"url\": \"http://h/\xff\"}")
+                .unwrap();
+        let bad: Vec<_> = manifest.faults.iter().map(|fault| fault.index).collect();
+        assert_eq!((manifest.items.len(), bad), (1, vec![0, 2]));
         for text in ["[{\"url\": \"http://h/a\"}", "url", "\"text\""] {
             assert!(Manifest::parse(text).is_err(), "{text}");
         }

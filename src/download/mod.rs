@@ -16,6 +16,7 @@ mod address;
 mod cache;
 mod hosts;
 mod item;
+mod lock;
 mod manifest;
 mod name;
 mod options;
@@ -25,11 +26,12 @@ mod unpack;
 
 pub use self::address::is_public;
 pub use self::cache::{Cache, Slot, sha256_of};
+pub use self::hosts::Turn;
 pub use self::item::{FileItem, ItemFault, shown_url};
 pub use self::manifest::{Manifest, ManifestError, ManifestFault};
 pub use self::name::safe_name;
 pub use self::options::DownloadOptions;
-pub use self::transfer::{Downloaded, Downloader, Failed};
+pub use self::transfer::{Downloaded, Downloader, Failed, Progress};
 pub use self::unpack::{UnpackError, UnpackLimits, unpack};
 
 /// Why a file could not be downloaded. No text of it holds a URL's query.
@@ -148,7 +150,7 @@ pub enum DownloadError {
     /// The server wants to be left alone for longer than we wait.
     #[error("the server wants to be asked again in {0:?} only; run again then")]
     ComeLater(Duration),
-    /// A request to stop came first.
+    /// The program ends.
     #[error("stopped before it was downloaded")]
     Stopped,
 }
@@ -161,6 +163,8 @@ impl DownloadError {
             Self::Connect(_) | Self::Cut { .. } | Self::Timeout(_) | Self::Answer(_) => true,
             // what a cut or a proxy damaged may come whole the next time
             Self::Size { .. } | Self::Checksum { .. } => true,
+            // by who does not know of the item's lock; it ends some time
+            Self::Locked { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
             Self::Source { is_retriable, .. } => *is_retriable,
             _ => false,

@@ -217,8 +217,7 @@ fn answered(response: Response, wanted: Wanted<'_>) -> Result<Answer, DownloadEr
             let (first, total) = content_range(&range)
                 .ok_or_else(|| DownloadError::Answer(format!("a part without its place: {range:?}")))?;
             let is_same = known.total.is_none() || total.is_none() || known.total == total;
-            let is_other_etag = validators.etag.is_some() && validators.etag != known.etag;
-            if first != asked || !is_same || is_other_etag {
+            if first != asked || !is_same || validators.is_other_than(known) {
                 return Ok(Answer::NoSuchRange);
             }
             validators = Validators { total: total.or(known.total), ..known.clone() };

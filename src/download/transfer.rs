@@ -1,18 +1,17 @@
-//! Gets one file whole: as many attempts as it takes, each continuing where the last one was cut.
+//! Gets one file whole, one attempt at a time, each continuing where the last one was cut.
 //!
-//! A turn at the host and one of the download slots are held only while bytes flow, not while an attempt waits for the
-//! next. Invariant: what is returned is in the cache, has the length and the hash that are known of it, and is on disk.
-use std::sync::Arc;
+//! Who calls waits between attempts and holds the item's lock and a turn at its host during one. Invariant: what is
+//! returned is in the cache, has the length and the hash that are known of it, and is on disk.
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 use super::cache::{Part, Validators};
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Turn};
 use super::item::hex;
 use super::remote::{Answer, Opened, Remote, Wanted};
 use super::{Cache, DownloadError, DownloadOptions, FileItem, Slot};
@@ -32,19 +31,24 @@ pub struct Downloaded {
     pub size: u64,
     /// What the server calls this content.
     pub etag: Option<String>,
-    /// Attempts that it took; 0 if it was here already.
-    pub attempts: u32,
-    /// Held until the next stage has room: no other download starts before.
-    pub permit: OwnedSemaphorePermit,
 }
 
 /// A file that is not.
 #[derive(Debug)]
 pub struct Failed {
-    /// Why, the last time.
+    /// Why.
     pub error: DownloadError,
-    /// Attempts made.
+    /// When to try again; `None` where that is of no use.
+    pub again_in: Option<Duration>,
+}
+
+/// What was done for an item so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    /// Attempts made; 0 if it was here already.
     pub attempts: u32,
+    /// Bytes that were received and are not kept.
+    thrown: u64,
 }
 
 /// Downloads into one cache.
@@ -54,8 +58,6 @@ pub struct Downloader {
     cache: Cache,
     remote: Remote,
     hosts: Hosts,
-    slots: Arc<Semaphore>,
-    stop: CancellationToken,
     received: AtomicU64,
     again: AtomicU64,
 }
@@ -67,8 +69,6 @@ impl Downloader {
             cache: Cache::try_open(&options.cache)?,
             remote: Remote::try_new(&options)?,
             hosts: Hosts::new(options.per_host),
-            slots: Arc::new(Semaphore::new(options.downloads.max(1))),
-            stop: CancellationToken::new(),
             received: AtomicU64::new(0),
             again: AtomicU64::new(0),
             options,
@@ -81,145 +81,142 @@ impl Downloader {
         &self.cache
     }
 
-    /// Lets what flows come to its end, and starts nothing more.
-    pub fn stop(&self) {
-        self.stop.cancel();
-    }
-
     /// Bytes received, and those of them that had been received before.
     #[must_use]
     pub fn received(&self) -> (u64, u64) {
         (self.received.load(Ordering::Relaxed), self.again.load(Ordering::Relaxed))
     }
 
-    /// A slot for one download.
-    pub async fn slot(&self) -> Result<OwnedSemaphorePermit, DownloadError> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(DownloadError::Stopped),
-            permit = Arc::clone(&self.slots).acquire_owned() => permit.map_err(|_| DownloadError::Stopped),
-        }
+    /// A turn at a host, if it may be asked now.
+    #[must_use]
+    pub fn try_turn(&self, host: &str) -> Option<Turn> {
+        self.hosts.try_enter(host)
+    }
+
+    /// Until when a host is left alone.
+    #[must_use]
+    pub fn paused_until(&self, host: &str) -> Option<Instant> {
+        self.hosts.paused_until(host)
+    }
+
+    /// The item's places, for this run alone until they are dropped; `None` while another run has them.
+    pub async fn lock(&self, item: &FileItem) -> Result<Option<Slot>, DownloadError> {
+        let slot = self.cache.slot(item);
+        blocking(move || slot.try_locked()).await
     }
 
     /// Whether the content is still the one that the server called `etag`, which takes one request.
-    pub async fn is_unchanged(&self, item: &FileItem, etag: Option<&str>) -> Result<bool, DownloadError> {
+    pub async fn is_unchanged(
+        &self,
+        item: &FileItem,
+        etag: Option<&str>,
+        turn: &Turn,
+    ) -> Result<bool, DownloadError> {
         let Some(etag) = etag else { return Ok(false) };
-        let _permit = self.slot().await?;
         let known = Validators { etag: Some(etag.to_owned()), ..Validators::default() };
         Ok(match self.remote.ask(&item.url, Wanted::Changed(&known)).await {
             Ok(Answer::Unchanged) => true,
             Ok(Answer::Opened(opened)) => opened.validators.etag == known.etag,
             Ok(Answer::NoSuchRange) => false,
             // the download itself tries again and says why
-            Err(error) if error.is_retriable() => false,
-            Err(error) => return Err(error),
+            Err(error) if error.is_retriable() && !error.is_busy() => false,
+            Err(error) => {
+                self.tell_host(&error, turn);
+                return Err(error);
+            }
         })
     }
 
-    /// Gets the file of `item`.
-    pub async fn download(&self, item: &FileItem) -> Result<Downloaded, Failed> {
-        let slot = self.cache.slot(item);
-        let got = self.attempts(item, slot.clone()).await;
-        if got.is_err() {
+    /// One attempt to get the file of `item` into `slot`, which is locked.
+    pub async fn download(
+        &self,
+        item: &FileItem,
+        slot: &Slot,
+        progress: &mut Progress,
+        turn: &Turn,
+    ) -> Result<Downloaded, Failed> {
+        let error = match self.attempt(item, slot, progress).await {
+            Ok((size, etag)) => {
+                turn.succeeded();
+                return Ok(Downloaded { slot: slot.clone(), size, etag });
+            }
+            Err(error) => error,
+        };
+        let failed = self.failed(item, error, progress.attempts, turn);
+        if failed.again_in.is_none() {
+            let slot = slot.clone();
             let removed = tokio::task::spawn_blocking(move || slot.remove_if_empty()).await;
             if let Ok(Err(error)) = removed {
                 tracing::warn!(name = item.name, "its empty part stays in the cache: {error}");
             }
         }
-        got
+        Err(failed)
     }
 
-    async fn attempts(&self, item: &FileItem, slot: Slot) -> Result<Downloaded, Failed> {
-        let (mut attempts, host) = (0, item.host());
-        loop {
-            let turn = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(Failed { error: DownloadError::Stopped, attempts }),
-                turn = self.hosts.enter(&host) => turn,
-            };
-            let permit = self.slot().await.map_err(|error| Failed { error, attempts })?;
-            match self.whole_attempt(item, &slot, &mut attempts).await {
-                Ok((size, etag)) => {
-                    turn.succeeded();
-                    return Ok(Downloaded { slot, size, etag, attempts, permit });
-                }
-                Err(error) if !error.is_retriable() || attempts >= self.options.attempts => {
-                    if error.is_busy() && !self.options.no_sleep {
-                        turn.busy(error.retry_after().filter(|wait| *wait <= self.options.max_wait));
-                    }
-                    return Err(Failed { error, attempts });
-                }
-                Err(error) => {
-                    tracing::info!(url = item.shown_url(), attempt = attempts, "download failed: {error}");
-                    Metric::DownloadsRetried.add(1);
-                    let asked = error.retry_after();
-                    if asked.is_some_and(|asked| asked > self.options.max_wait) {
-                        let error = DownloadError::ComeLater(asked.unwrap_or_default());
-                        return Err(Failed { error, attempts });
-                    }
-                    if error.is_busy() && !self.options.no_sleep {
-                        turn.busy(asked);
-                    }
-                    drop((turn, permit));
-                    self.wait(attempts, asked).await.map_err(|error| Failed { error, attempts })?;
-                }
-            }
+    fn failed(&self, item: &FileItem, error: DownloadError, attempts: u32, turn: &Turn) -> Failed {
+        self.tell_host(&error, turn);
+        let asked = error.retry_after();
+        if !error.is_retriable() || attempts >= self.options.attempts {
+            return Failed { error, again_in: None };
+        }
+        tracing::info!(url = item.shown_url(), attempt = attempts, "download failed: {error}");
+        if let Some(asked) = asked.filter(|asked| *asked > self.options.max_wait) {
+            return Failed { error: DownloadError::ComeLater(asked), again_in: None };
+        }
+        Metric::DownloadsRetried.add(1);
+        // as long as the server says, and never less than our own growing wait
+        let wait = match self.options.no_sleep {
+            true => Duration::ZERO,
+            false => wait_after(attempts, fraction()).max(asked.unwrap_or_default()),
+        };
+        Failed { error, again_in: Some(wait) }
+    }
+
+    fn tell_host(&self, error: &DownloadError, turn: &Turn) {
+        if error.is_busy() && !self.options.no_sleep {
+            turn.busy(error.retry_after().filter(|wait| *wait <= self.options.max_wait));
         }
     }
 
-    /// Before the next attempt: as long as the server says, and never less than our own growing wait.
-    async fn wait(&self, attempts: u32, asked: Option<Duration>) -> Result<(), DownloadError> {
-        if self.options.no_sleep {
-            return Ok(());
-        }
-        let wait = wait_after(attempts, fraction()).max(asked.unwrap_or_default());
-        tokio::select! {
-            () = self.stop.cancelled() => Err(DownloadError::Stopped),
-            () = tokio::time::sleep(wait) => Ok(()),
-        }
-    }
-
-    async fn whole_attempt(
-        &self,
-        item: &FileItem,
-        slot: &Slot,
-        attempts: &mut u32,
-    ) -> Result<(u64, Option<String>), DownloadError> {
-        let attempt = self.attempt(item, slot, attempts);
-        match self.options.timeout {
-            None => attempt.await,
-            Some(timeout) => {
-                tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(DownloadError::Timeout(timeout)))
-            }
-        }
-    }
-
+    /// What runs on other threads and holds the part is waited for: the time is up between two blocks.
     async fn attempt(
         &self,
         item: &FileItem,
         slot: &Slot,
-        attempts: &mut u32,
+        progress: &mut Progress,
     ) -> Result<(u64, Option<String>), DownloadError> {
+        let deadline = self.options.timeout.map(|timeout| Instant::now() + timeout);
         let here = {
-            let slot = slot.clone();
-            blocking(move || Ok(slot.complete())).await?
+            let (slot, size, sha256) = (slot.clone(), item.size, item.sha256);
+            blocking(move || {
+                let here = slot.complete().filter(|(found, _)| size.is_none_or(|size| size == *found));
+                match (here, sha256) {
+                    (Some(_), Some(sha256)) if !slot.keeps_if(&sha256)? => Ok(None),
+                    (here, _) => Ok(here),
+                }
+            })
+            .await?
         };
-        let here = here.filter(|(size, _)| item.size.is_none_or(|expected| expected == *size));
         if let Some((size, validators)) = &here
             && !self.options.revalidate
         {
             return Ok((*size, validators.etag.clone()));
         }
-        *attempts += 1;
+        progress.attempts += 1;
         if let Some((size, validators)) = here
             && (validators.etag.is_some() || validators.last_modified.is_some())
         {
-            return match self.remote.ask(&item.url, Wanted::Changed(&validators)).await? {
+            return match self.ask(item, Wanted::Changed(&validators), deadline).await? {
                 Answer::Unchanged => Ok((size, validators.etag)),
                 Answer::Opened(opened) => {
                     let slot = slot.clone();
-                    let part = blocking(move || slot.open_part()).await?;
-                    self.save(item, part, opened).await
+                    let part = blocking(move || {
+                        // what is kept of the new content must not be taken for what is known of the old
+                        slot.remove_whole()?;
+                        slot.open_part()
+                    })
+                    .await?;
+                    self.save(item, part, opened, progress, deadline).await
                 }
                 Answer::NoSuchRange => Err(DownloadError::Answer("no range was asked for".to_owned())),
             };
@@ -232,18 +229,40 @@ impl Downloader {
         let is_known = part.validators.if_range().is_some() || item.sha256.is_some();
         if part.len > 0 && is_known {
             if part.validators.total == Some(part.len) {
-                return self.finish(item, part, None).await;
+                return self.finish(item, part, None, progress).await;
             }
-            let answer = self.remote.ask(&item.url, Wanted::Rest(part.len, &part.validators)).await?;
+            let answer = self.ask(item, Wanted::Rest(part.len, &part.validators), deadline).await?;
             if let Answer::Opened(opened) = answer {
-                return self.save(item, part, opened).await;
+                return self.save(item, part, opened, progress, deadline).await;
             }
         }
-        match self.remote.ask(&item.url, Wanted::All).await? {
-            Answer::Opened(opened) => self.save(item, part, opened).await,
+        match self.ask(item, Wanted::All, deadline).await? {
+            Answer::Opened(opened) => self.save(item, part, opened, progress, deadline).await,
             Answer::Unchanged | Answer::NoSuchRange => {
                 Err(DownloadError::Answer("all of it was asked for".to_owned()))
             }
+        }
+    }
+
+    async fn ask(
+        &self,
+        item: &FileItem,
+        wanted: Wanted<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, DownloadError> {
+        self.within(deadline, self.remote.ask(&item.url, wanted)).await?
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Option<Instant>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, DownloadError> {
+        match deadline {
+            None => Ok(work.await),
+            Some(deadline) => timeout_at(deadline, work)
+                .await
+                .map_err(|_| DownloadError::Timeout(self.options.timeout.unwrap_or_default())),
         }
     }
 
@@ -253,6 +272,8 @@ impl Downloader {
         item: &FileItem,
         mut part: Part,
         opened: Opened,
+        progress: &mut Progress,
+        deadline: Option<Instant>,
     ) -> Result<(u64, Option<String>), DownloadError> {
         let Opened { offset, validators, modified, mut bytes } = opened;
         let total = validators.total;
@@ -272,10 +293,10 @@ impl Downloader {
         let limit = item.size.or(total).unwrap_or(u64::MAX);
         let mut at = offset;
         let ended = loop {
-            match bytes.next().await {
-                None => break None,
-                Some(Err(error)) => break Some(error),
-                Some(Ok(block)) => {
+            match self.within(deadline, bytes.next()).await {
+                Ok(None) => break None,
+                Err(error) | Ok(Some(Err(error))) => break Some(error),
+                Ok(Some(Ok(block))) => {
                     at += block.len() as u64;
                     self.received.fetch_add(block.len() as u64, Ordering::Relaxed);
                     Metric::DownloadBytes.add(block.len() as u64);
@@ -291,10 +312,14 @@ impl Downloader {
         };
         drop(sender);
         let part = joined(writing.await)?;
+        let thrown = progress.thrown.min(at.saturating_sub(offset));
+        progress.thrown -= thrown;
+        self.again.fetch_add(thrown, Ordering::Relaxed);
         let cut = |reason: String| DownloadError::Cut { received: part.len, expected: total, reason };
         match ended {
             Some(DownloadError::Cut { reason, .. }) => return Err(cut(reason)),
             Some(error @ DownloadError::Size { .. }) => {
+                progress.thrown += part.len;
                 blocking(move || part.discard()).await?;
                 return Err(error);
             }
@@ -304,7 +329,7 @@ impl Downloader {
             }
             None => {}
         }
-        self.finish(item, part, modified).await
+        self.finish(item, part, modified, progress).await
     }
 
     /// Holds the whole against what is known of it.
@@ -313,9 +338,11 @@ impl Downloader {
         item: &FileItem,
         mut part: Part,
         modified: Option<SystemTime>,
+        progress: &mut Progress,
     ) -> Result<(u64, Option<String>), DownloadError> {
         let (expected_size, expected_sha256) = (item.size, item.sha256);
-        blocking(move || {
+        let len = part.len;
+        let finished = blocking(move || {
             let Validators { etag, .. } = part.validators.clone();
             let size = part.len;
             if let Some(expected) = expected_size.filter(|expected| *expected != size) {
@@ -333,7 +360,11 @@ impl Downloader {
             part.finish(modified)?;
             Ok((size, etag))
         })
-        .await
+        .await;
+        if let Err(DownloadError::Size { .. } | DownloadError::Checksum { .. }) = &finished {
+            progress.thrown += len;
+        }
+        finished
     }
 }
 

@@ -3,10 +3,12 @@
 //! Invariants: nothing is written outside of the folder, whatever an archive calls its files; what is unpacked is bounded
 //! in bytes, in files and in proportion to what was packed, so that a bomb ends as an error. Links, devices and folders
 //! of an archive are left out. Every call blocks.
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
 use thiserror::Error;
@@ -18,6 +20,8 @@ const RATIO_FROM_BYTES: u64 = 16 << 20;
 /// Where the letters `ustar` are in a tar.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
 const TAR_BLOCK: usize = 512;
+/// Long names and other attributes of one entry, which are kept in memory.
+const MAX_TAR_HEADERS: u64 = 256 << 10;
 
 /// What an archive may become.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,8 @@ pub fn unpack(
     };
     let mut start = [0; 4];
     let mut opened = File::open(file).map_err(disk(file))?;
-    let packed_bytes = opened.metadata().map_err(disk(file))?.len();
+    let metadata = opened.metadata().map_err(disk(file))?;
+    let (packed_bytes, modified) = (metadata.len(), metadata.modified().map_err(disk(file))?);
     let len = read_full(&mut opened, &mut start).map_err(disk(file))?;
     let mut packed = File::open(file).map_err(disk(file))?;
     let kind = match &start[..len] {
@@ -82,7 +87,18 @@ pub fn unpack(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(into)(error)),
         _ => std::fs::create_dir_all(into).map_err(disk(into))?,
     }
-    let mut out = Unpacked { into, limits, packed_bytes, bytes: 0, files: Vec::new(), names: HashSet::new() };
+    let guard = Guard { limits, packed_bytes, read: Cell::new(0), headers: Cell::new(None) };
+    let mut out =
+        Unpacked { into, modified, guard: &guard, bytes: 0, files: Vec::new(), names: HashSet::new() };
+    if let Err(error) = unpack_as(kind, &mut packed, name, &mut out) {
+        // what is there of it would only be in the way
+        let _removed = std::fs::remove_dir_all(into);
+        return Err(guard.excess(guard.read.get()).map_or(error, UnpackError::TooMuch));
+    }
+    Ok(Some(out.files))
+}
+
+fn unpack_as(kind: Kind, packed: &mut File, name: &str, out: &mut Unpacked<'_>) -> Result<(), UnpackError> {
     match kind {
         Kind::Gzip => {
             let content = MultiGzDecoder::new(BufReader::with_capacity(64 << 10, packed));
@@ -93,7 +109,7 @@ pub fn unpack(
             out.stream(content, &without(name, &[".zst", ".zstd"]))?;
         }
         Kind::Zip => {
-            let mut zip = zip::ZipArchive::new(&mut packed).map_err(damaged)?;
+            let mut zip = zip::ZipArchive::new(packed).map_err(damaged)?;
             for index in 0..zip.len() {
                 let mut entry = zip.by_index(index).map_err(damaged)?;
                 if entry.is_file() && !entry.is_symlink() {
@@ -103,7 +119,7 @@ pub fn unpack(
             }
         }
     }
-    Ok(Some(out.files))
+    Ok(())
 }
 
 enum Kind {
@@ -139,10 +155,56 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-struct Unpacked<'a> {
-    into: &'a Path,
+/// What is allowed, and what was read of it.
+struct Guard {
     limits: UnpackLimits,
     packed_bytes: u64,
+    read: Cell<u64>,
+    /// Bytes until the next entry of a tar has to begin.
+    headers: Cell<Option<u64>>,
+}
+
+impl Guard {
+    /// What so many bytes are more than.
+    fn excess(&self, bytes: u64) -> Option<String> {
+        let UnpackLimits { max_bytes, max_ratio, .. } = self.limits;
+        let by_ratio = self.packed_bytes.saturating_mul(max_ratio).max(RATIO_FROM_BYTES);
+        if bytes > max_bytes {
+            return Some(format!("{max_bytes} bytes"));
+        }
+        (bytes > by_ratio).then(|| format!("{max_ratio} times its size"))
+    }
+}
+
+/// A decompressed stream that ends as an error where it becomes too much, whoever reads it.
+struct Guarded<'a, R> {
+    inner: R,
+    guard: &'a Guard,
+}
+
+impl<R: Read> Read for Guarded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buffer)?;
+        let read = self.guard.read.get() + len as u64;
+        self.guard.read.set(read);
+        if let Some(excess) = self.guard.excess(read) {
+            return Err(io::Error::other(format!("more than {excess}")));
+        }
+        if let Some(left) = self.guard.headers.get() {
+            let left = left.checked_sub(len as u64);
+            self.guard
+                .headers
+                .set(Some(left.ok_or_else(|| io::Error::other("an entry of the tar has too long a name"))?));
+        }
+        Ok(len)
+    }
+}
+
+struct Unpacked<'a> {
+    /// Of the packed file.
+    modified: SystemTime,
+    into: &'a Path,
+    guard: &'a Guard,
     bytes: u64,
     files: Vec<PathBuf>,
     names: HashSet<String>,
@@ -150,7 +212,8 @@ struct Unpacked<'a> {
 
 impl Unpacked<'_> {
     /// A decompressed stream: a tar if it looks like one, else a file.
-    fn stream(&mut self, mut content: impl Read, name: &str) -> Result<(), UnpackError> {
+    fn stream(&mut self, content: impl Read, name: &str) -> Result<(), UnpackError> {
+        let mut content = Guarded { inner: content, guard: self.guard };
         let mut start = [0; TAR_BLOCK];
         let len = read_full(&mut content, &mut start).map_err(damaged)?;
         let is_tar = len == TAR_BLOCK && start[TAR_MAGIC.0..].starts_with(TAR_MAGIC.1);
@@ -159,19 +222,31 @@ impl Unpacked<'_> {
             return self.file(&mut content, name);
         }
         let mut tar = tar::Archive::new(content);
-        for entry in tar.entries().map_err(damaged)? {
+        let mut entries = tar.entries().map_err(damaged)?;
+        loop {
+            // all that is read until there is an entry is kept in memory
+            self.guard.headers.set(Some(MAX_TAR_HEADERS));
+            let entry = entries.next();
+            self.guard.headers.set(None);
+            let Some(entry) = entry else { break };
             let mut entry = entry.map_err(damaged)?;
-            if entry.header().entry_type().is_file() {
+            let kind = entry.header().entry_type();
+            if kind.is_file() || kind.is_gnu_sparse() {
                 let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
                 self.file(&mut entry, &name)?;
+            } else {
+                io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
             }
         }
+        // a tar ends before its stream does, and the stream's checksum is at its end
+        io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(damaged)?;
         Ok(())
     }
 
     fn file(&mut self, content: &mut impl Read, name: &str) -> Result<(), UnpackError> {
-        if self.files.len() >= self.limits.max_files {
-            return Err(UnpackError::TooMuch(format!("{} files", self.limits.max_files)));
+        let max_files = self.guard.limits.max_files;
+        if self.files.len() >= max_files {
+            return Err(UnpackError::TooMuch(format!("{max_files} files")));
         }
         let path = self.into.join(self.free_name(name));
         let disk = |source| UnpackError::Disk { path: path.clone(), source };
@@ -185,15 +260,13 @@ impl Unpacked<'_> {
                 Err(error) => return Err(damaged(error)),
             };
             self.bytes += len as u64;
-            if self.bytes > self.limits.max_bytes {
-                return Err(UnpackError::TooMuch(format!("{} bytes", self.limits.max_bytes)));
-            }
-            let by_ratio = self.packed_bytes.saturating_mul(self.limits.max_ratio).max(RATIO_FROM_BYTES);
-            if self.bytes > by_ratio {
-                return Err(UnpackError::TooMuch(format!("{} times its size", self.limits.max_ratio)));
+            if let Some(excess) = self.guard.excess(self.bytes) {
+                return Err(UnpackError::TooMuch(excess));
             }
             file.write_all(&buffer[..len]).map_err(disk)?;
         }
+        // times without a year are read by it
+        file.set_modified(self.modified).map_err(disk)?;
         self.files.push(path);
         Ok(())
     }
@@ -278,7 +351,48 @@ mod tests {
         let few = UnpackLimits { max_files: 1, ..UnpackLimits::default() };
         let two = gzip(&tar_of(&[("a", b"1"), ("b", b"2")]));
         assert!(unpacked(&two, "a.tgz", few).unwrap_err().contains("more than 1 files"));
+        let mut damaged = gzip(&tar_of(&[("a", b"1")]));
+        let checksum = damaged.len() - 8;
+        damaged[checksum] ^= 1;
+        assert!(unpacked(&damaged, "a.tgz", UnpackLimits::default()).is_err(), "a tar's checksum counts too");
         let cut = gzip(b"line\n");
         assert!(unpacked(&cut[..cut.len() - 9], "a.gz", UnpackLimits::default()).is_err());
+    }
+    #[test]
+    fn a_name_without_end_is_refused_and_a_long_one_is_not() {
+        let long_name = |len: usize| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::GNULongName);
+            header.set_size(len as u64);
+            header.set_cksum();
+            let mut bytes = header.as_bytes().to_vec();
+            bytes.resize(TAR_BLOCK + len.next_multiple_of(TAR_BLOCK), b'n');
+            bytes.extend(tar_of(&[("a", b"1")]));
+            gzip(&bytes)
+        };
+        assert_eq!(unpacked(&long_name(300), "a.tgz", UnpackLimits::default()).unwrap().len(), 1);
+        let error = unpacked(&long_name(1 << 20), "a.tgz", UnpackLimits::default()).unwrap_err();
+        assert!(error.contains("too long a name"), "{error}");
+    }
+
+    #[test]
+    fn what_is_unpacked_is_as_old_as_its_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, into) = (folder.path().join("a.gz"), folder.path().join("out"));
+        std::fs::write(&path, gzip(b"line\n")).unwrap();
+        let modified = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_559_347_200);
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        let files = unpack(&path, "a.gz", &into, UnpackLimits::default()).unwrap().unwrap();
+        assert_eq!(std::fs::metadata(&files[0]).unwrap().modified().unwrap(), modified);
+    }
+
+    #[test]
+    fn what_failed_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, into) = (folder.path().join("a.gz"), folder.path().join("out"));
+        let packed = gzip(&vec![7; 1 << 20]);
+        std::fs::write(&file, &packed[..packed.len() - 4]).unwrap();
+        assert!(unpack(&file, "a.gz", &into, UnpackLimits::default()).is_err());
+        assert!(!into.exists());
     }
 }

@@ -22,6 +22,7 @@ use crate::download::{
 use crate::store::{FetchRecord, Fetches, StoreError};
 use crate::telemetry::Metric;
 
+mod backlog;
 mod builtin;
 mod ending;
 mod exec;
@@ -109,7 +110,8 @@ pub enum FetchError {
 /// What became of a manifest.
 #[derive(Debug, Default)]
 pub struct FetchReport {
-    /// Every item, in the order of their ends.
+    /// Every item, in the order of their ends. A result or fields of a done one that are longer than 4 KiB went to the
+    /// post-processor only.
     pub items: Vec<ItemReport>,
     /// Entries of the manifest that could not be used.
     pub faults: Vec<ManifestFault>,
@@ -193,17 +195,21 @@ impl Fetch {
 
     /// Fetches what the manifest at `path` says.
     pub async fn run_manifest(self, path: &Path) -> Result<FetchReport, FetchError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| FetchError::Unreadable { path: path.to_owned(), source })?;
-        let manifest =
-            Manifest::parse(&text).map_err(|fault| FetchError::Manifest { path: path.to_owned(), fault })?;
-        let mut report = self.run(manifest.items).await?;
-        report.faults = manifest.faults;
-        Ok(report)
+        let text =
+            std::fs::read(path).map_err(|source| FetchError::Unreadable { path: path.to_owned(), source })?;
+        let manifest = Manifest::from_bytes(&text)
+            .map_err(|fault| FetchError::Manifest { path: path.to_owned(), fault })?;
+        self.run_entries(manifest).await
     }
 
     /// Fetches `items`. Ends well whatever becomes of them: the report says it.
     pub async fn run(self, items: Vec<FileItem>) -> Result<FetchReport, FetchError> {
+        self.run_entries(Manifest { items, faults: Vec::new() }).await
+    }
+
+    /// Fetches the items of a manifest; its other entries reach the post-processor too.
+    pub async fn run_entries(self, manifest: Manifest) -> Result<FetchReport, FetchError> {
+        let Manifest { items, faults } = manifest;
         let started = Instant::now();
         let Self { options, stages, state, shutdown } = self;
         let known = match &state {
@@ -226,6 +232,8 @@ impl Fetch {
             downloader: Arc::clone(&downloader),
             simulation: options.simulation,
             revalidate: options.download.revalidate,
+            state: state.clone().filter(|_| options.simulation.is_none() && !options.again),
+            is_shared: Arc::default(),
             to_pre_process,
             to_end: to_end.clone(),
             shutdown: shutdown.clone(),
@@ -249,6 +257,9 @@ impl Fetch {
             let slot = downloader.cache().slot(&item);
             Ended::skipped(item, slot)
         });
+        for fault in &faults {
+            ending.see_fault(fault).await;
+        }
         ending.end(skipped.collect()).await;
         ending.end(plan.left.into_iter().map(Ended::not_started).collect()).await;
         let mut some = Vec::new();
@@ -266,7 +277,7 @@ impl Fetch {
         let (bytes_received, bytes_again) = downloader.received();
         Ok(FetchReport {
             items: ending.items,
-            faults: Vec::new(),
+            faults,
             bytes_received,
             bytes_again,
             interrupted: shutdown.is_requested(),

@@ -4,6 +4,7 @@
 pub mod downloader;
 pub mod event_archive;
 pub mod export;
+mod groups;
 pub mod processor;
 pub mod reader;
 pub mod receiver;

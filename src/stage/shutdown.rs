@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::groups::Groups;
+
 /// Exit code after SIGINT: 128 + 2.
 const INTERRUPTED: u8 = 130;
 /// Exit code after SIGTERM: 128 + 15.
@@ -20,6 +22,7 @@ pub struct Shutdown {
     token: CancellationToken,
     /// 0 until a signal came.
     exit_code: Arc<AtomicU8>,
+    groups: Groups,
 }
 
 impl Shutdown {
@@ -41,6 +44,11 @@ impl Shutdown {
     /// Resolves once it is asked for.
     pub async fn requested(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Commands that end with the process when a second signal ends it at once.
+    pub(super) fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// 130 or 143 once a signal asked for it.
@@ -66,7 +74,10 @@ impl Shutdown {
                         shutdown.request();
                     }
                     // a supervisor may repeat its SIGTERM; a person who presses Ctrl-C again means it
-                    Some(first) if code == INTERRUPTED => end_process(first),
+                    Some(first) if code == INTERRUPTED => {
+                        shutdown.groups.kill();
+                        end_process(first);
+                    }
                     Some(_) => {}
                 }
             }

@@ -41,6 +41,9 @@ pub trait Fetches: Send + Sync {
     /// Every record of a kind of work, by key.
     async fn load(&self, work: &str) -> Result<HashMap<String, FetchRecord>, StoreError>;
 
+    /// The record of one item.
+    async fn find(&self, work: &str, key: &str) -> Result<Option<FetchRecord>, StoreError>;
+
     /// Keeps records in place of older ones of their keys, all or none; on disk when this returns.
     async fn keep(&self, work: &str, records: Vec<FetchRecord>) -> Result<(), StoreError>;
 }

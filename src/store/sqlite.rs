@@ -3,15 +3,17 @@
 //! Invariant: what a call committed is on disk when it returns (`synchronous = FULL`, write-ahead log). Readers of
 //! other processes are never in the way; a writer of another process is waited for.
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{MIGRATIONS, StoreError};
 
 /// Another process' transaction is waited for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries where it has to be asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Calls that wait their turn; more wait for room.
 const QUEUE_LEN: usize = 64;
 
@@ -104,11 +106,27 @@ fn gone() -> rusqlite::Error {
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
+    write_ahead(&connection)?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     migrate(&mut connection)?;
     Ok(connection)
+}
+
+/// The file's switch to a write-ahead log does not wait for others by itself.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let started = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && started.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::park_timeout(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {

@@ -209,7 +209,7 @@ fn only_what_failed_is_tried_again_where_that_is_asked_for() {
         json!({ "url": format!("file://{}", "/nonexistent/x"), "id": "bad" }),
         json!({ "id": "no url" }),
     ]);
-    let error = fetch(&site, &["--strict"]).expect_code(1).only_error();
+    let error = fetch(&site, &["--strict", "--processor", "exec:true"]).expect_code(1).only_error();
     assert_eq!(error, "m.json: entry 3: url: is missing");
     assert_eq!(server.requests("/good/1/10"), 0, "--strict refuses the lot");
     let report = ["--post-processor", "report"];
@@ -217,13 +217,14 @@ fn only_what_failed_is_tried_again_where_that_is_asked_for() {
     let statuses = |of: &BTreeMap<String, Value>| {
         of.values().map(|item| item["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(statuses(&first), ["failed", "done", "done"]);
-    assert_eq!(first["bad"]["stage"], "download");
+    // the entry without an url too
+    assert_eq!(statuses(&first), ["failed", "failed", "done", "done"]);
+    assert_eq!((&first["bad"]["stage"], &first[""]["stage"]), (&json!("download"), &json!("manifest")));
     let second = reports(&fetch(&site, &[&report[..], &["--retry-failed"]].concat()).expect_code(1));
-    assert_eq!(statuses(&second), ["failed", "skipped", "skipped"]);
+    assert_eq!(statuses(&second), ["failed", "failed", "skipped", "skipped"]);
     assert_eq!(server.requests("/good/1/10"), 1);
     let third = reports(&fetch(&site, &[&report[..], &["--revalidate"]].concat()).expect_code(1));
-    assert_eq!(statuses(&third), ["failed", "skipped", "skipped"]);
+    assert_eq!(statuses(&third), ["failed", "failed", "skipped", "skipped"]);
     let heads = server.heads("/good/1/10");
     assert!(heads[1].to_lowercase().contains("if-none-match: \"1\""), "{heads:?}");
     fetch(&site, &["--again"]).expect_code(1);
@@ -258,7 +259,7 @@ fn what_a_manifest_must_not_reach_is_refused() {
     assert!(!refused.stderr.contains("hunter2"));
     assert_eq!(server.requests("/good/1/10?token=hunter2"), 0);
     site.write("m.json", json!([{ "url": server.url("/inside/1/1"), "id": "inside" }]).to_string());
-    let error = fetch(&site, &[]).expect_code(1).only_error();
+    let error = fetch(&site, &["--processor", "exec:true"]).expect_code(1).only_error();
     assert!(error.contains("the server redirects to file://, which is not followed"), "{error}");
     let db = site.read("pipeline-data/state.db");
     assert!(!db.windows(7).any(|bytes| bytes == b"hunter2"), "the state holds no query");
@@ -311,6 +312,55 @@ fn a_simulation_needs_no_network_and_repeats_itself() {
     let (done, failed) = outcome();
     assert!(done > 20 && failed.len() > 5 && done + failed.len() as u64 == 50);
     assert_eq!(outcome(), (done, failed), "nothing of it is kept as done");
+    for work in [["--processor", "ingest"], ["--post-processor", "keep:kept"]] {
+        let error = fetch(&site, &[&flags[..], &work].concat()).expect_code(2).only_error();
+        assert!(error.contains("stores nothing"), "{error}");
+    }
+}
+
+#[test]
+fn two_runs_that_share_a_cache_do_each_file_once() {
+    let server = Adversary::start();
+    let manifest: Vec<_> = (0..12)
+        .map(|number| json!({ "url": server.url(&format!("/trickle/{number}/20000")), "id": number }))
+        .collect();
+    let site = site(&manifest);
+    let work = ["--processor", "exec:echo 1 >> runs; sleep 0.05; wc -c < \"$1\"", "--output", "json"];
+    let flags = [&FLAGS[..], &work].concat();
+    let summaries = std::thread::scope(|scope| {
+        let runs = [(); 3].map(|()| scope.spawn(|| site.end(&flags).expect_code(0).stdout));
+        runs.map(|run| serde_json::from_str::<Value>(&run.join().unwrap()).unwrap())
+    });
+    let sum = |field: &str| summaries.iter().map(|of| of[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("done"), sum("skipped"), sum("failed")), (12, 24, 0), "{summaries:?}");
+    assert_eq!(site.read("runs").len(), 24, "each of the twelve once");
+    assert_eq!(fs::read_dir(site.at("cache")).unwrap().count(), 0, "no lock is left");
+}
+
+#[test]
+fn what_is_in_the_cache_is_held_against_its_hash_and_a_rest_against_its_time() {
+    let server = Adversary::start();
+    let entry = json!({ "url": server.url("/good/1/1000"), "id": "a", "sha256": sha256(&content(1, 1000)) });
+    let dated = json!({ "url": server.url("/dated/2/90000"), "id": "b" });
+    let site = site(&[entry, dated]);
+    fetch(&site, &["--processor", "exec:exit 1"]).expect_code(1);
+    let cached = fs::read_dir(site.at("cache")).unwrap().map(|entry| entry.unwrap().path());
+    let cached = cached.filter(|path| path.to_string_lossy().ends_with("-1000")).last().unwrap();
+    fs::write(cached, content(9, 1000)).unwrap();
+    fetch(&site, &["--post-processor", "keep:kept"]).expect_code(0);
+    assert!(site.read("kept/1000") == content(1, 1000));
+    assert!(site.read("kept/90000") == content(1_000_002, 90000), "not half of each");
+}
+
+#[test]
+fn a_command_that_leaves_others_behind_ends_with_its_shell() {
+    let site = site(&[]);
+    site.write("a.txt", "one");
+    site.write("m.json", json!([{ "url": format!("file://{}", site.at("a.txt").display()) }]).to_string());
+    let started = std::time::Instant::now();
+    let ended = fetch(&site, &["--processor", "exec:sleep 30 & echo hi", "--post-processor", "report"]);
+    assert_eq!(reports(&ended.expect_code(0))["a"]["result"], "hi");
+    assert!(started.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
@@ -370,6 +420,6 @@ fn an_object_of_a_bucket_is_fetched_where_its_scheme_is_allowed() {
     fetch(&site, &["--schemes", "s3", "--post-processor", "keep:kept"]).expect_code(0);
     assert!(site.read("kept/a.log") == content(1, 100_000));
     site.write("m.json", json!([{ "url": "s3://logs/day/none.log" }]).to_string());
-    let error = fetch(&site, &["--schemes", "s3"]).expect_code(1).only_error();
+    let error = fetch(&site, &["--schemes", "s3", "--processor", "exec:true"]).expect_code(1).only_error();
     assert!(error.ends_with("download: cannot be read: there is no such object; check the url"), "{error}");
 }

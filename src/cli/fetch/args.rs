@@ -47,7 +47,7 @@ pub(super) struct DownloadArgs {
     /// Schemes that a manifest may name, of http, https, file, s3, gs, az
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "http,https,file")]
     pub(super) schemes: Vec<String>,
-    /// No network: each item takes 1 to 3 s, and 5 to 10 s to process
+    /// No network, nothing stored (neither ingest nor keep:DIR): each item takes 1 to 3 s, and 5 to 10 s to process
     #[arg(long)]
     pub(super) simulate_downloads: bool,
     /// Share of simulated items that fail, from 0 to 1

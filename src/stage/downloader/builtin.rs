@@ -54,12 +54,14 @@ impl PreProcessor for Checksum {
 #[derive(Clone)]
 pub struct ReportLines {
     out: SharedWriter,
+    /// Nobody reads them any more, which is no item's fault.
+    unread: bool,
 }
 
 impl ReportLines {
     /// Writes to `out`.
     pub fn new(out: SharedWriter) -> Self {
-        Self { out }
+        Self { out, unread: false }
     }
 }
 
@@ -70,12 +72,20 @@ impl PostProcessor for ReportLines {
         report: &mut ItemReport,
         _file: Option<&FetchedFile>,
     ) -> Result<(), StageError> {
+        if self.unread {
+            return Ok(());
+        }
         let mut line = serde_json::to_vec(report)?;
         line.push(b'\n');
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.write_all(&line)?;
-        out.flush()?;
-        Ok(())
+        match out.write_all(&line).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                tracing::warn!("nobody reads the report any more; the items go on");
+                self.unread = true;
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 }
 

@@ -2,23 +2,28 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::stages::{FetchedFile, ItemReport, PostProcessor, Stage, StageError, Status};
 use super::working::unless_panicked;
-use crate::download::{FileItem, Slot};
+use crate::download::{FileItem, ManifestFault, Slot};
 use crate::store::{FetchRecord, Fetches, StoreError};
 use crate::telemetry::Metric;
+
+/// A longer result or longer fields of an item that is done are not kept until the end of the run.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// An item at its end.
 #[derive(Debug)]
 pub(super) struct Ended {
     item: FileItem,
     file: Option<FetchedFile>,
-    /// What to remove where there is no file any more.
+    /// What is held, and removed where there is no file any more.
     leftovers: Option<Slot>,
     report: ItemReport,
     etag: Option<String>,
+    /// Whether the state is to know.
+    is_kept: bool,
 }
 
 impl Ended {
@@ -55,6 +60,11 @@ impl Ended {
         Self::new(item, Status::NotStarted)
     }
 
+    /// Until its end is kept nobody else takes these places.
+    pub(super) fn holding(self, slot: Slot, is_kept: bool) -> Self {
+        Self { leftovers: Some(slot), is_kept, ..self }
+    }
+
     fn new(item: FileItem, status: Status) -> Self {
         let report = ItemReport {
             id: item.id.clone(),
@@ -69,7 +79,7 @@ impl Ended {
             result: Value::Null,
             fields: item.fields.clone(),
         };
-        Self { item, file: None, leftovers: None, report, etag: None }
+        Self { item, file: None, leftovers: None, report, etag: None, is_kept: true }
     }
 
     fn timed(mut self, started: Instant, attempts: u32) -> Self {
@@ -91,6 +101,20 @@ impl ItemReport {
         self.status = Status::Failed;
         self.stage = Some(stage);
         self.error = Some(error.to_string().replace('\n', " "));
+    }
+
+    fn forget_what_is_long(&mut self) {
+        let is_long =
+            |of: &dyn Fn() -> serde_json::Result<String>| of().is_ok_and(|of| of.len() > SMALL_BYTES);
+        if self.status == Status::Failed {
+            return;
+        }
+        if is_long(&|| serde_json::to_string(&self.result)) {
+            self.result = Value::Null;
+        }
+        if is_long(&|| serde_json::to_string(&self.fields)) {
+            self.fields = Map::new();
+        }
     }
 }
 
@@ -133,15 +157,37 @@ impl Ending {
         if let Ok(Some(Err(error))) = removed {
             tracing::warn!("a file that is done stays in the cache: {error}");
         }
-        for Ended { report, .. } in seen {
+        for Ended { mut report, .. } in seen {
             count(&report);
+            report.forget_what_is_long();
             self.items.push(report);
+        }
+    }
+
+    /// Shows the post-processor an entry that is no item.
+    pub(super) async fn see_fault(&mut self, fault: &ManifestFault) {
+        let mut report = ItemReport {
+            id: Value::Null,
+            name: format!("entry {}", fault.index),
+            url: String::new(),
+            status: Status::Failed,
+            stage: Some(Stage::Manifest),
+            error: Some(fault.fault.to_string()),
+            bytes: 0,
+            attempts: 0,
+            seconds: 0.0,
+            result: Value::Null,
+            fields: Map::new(),
+        };
+        if let Err(error) = unless_panicked(self.post_processor.post_process(&mut report, None)).await {
+            tracing::warn!(name = report.name, "the post-processor failed too: {error}");
         }
     }
 
     async fn keep(&self, ended: &[Ended]) -> Result<(), StoreError> {
         let Some((state, work)) = &self.state else { return Ok(()) };
-        let has_run = |one: &&Ended| matches!(one.report.status, Status::Done | Status::Failed);
+        let has_run =
+            |one: &&Ended| one.is_kept && matches!(one.report.status, Status::Done | Status::Failed);
         let records = ended.iter().filter(has_run).map(|one| FetchRecord {
             key: one.item.key(),
             name: one.report.name.clone(),

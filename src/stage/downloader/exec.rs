@@ -1,19 +1,20 @@
 //! Any program as a stage: the file's path and the item's JSON on standard input, its standard output is the result.
 //!
 //! The command is the shell's, with the path as `$1` too. It runs in a process group of its own, so that Ctrl-C lets it
-//! finish and a timeout ends all that it started. What it prints is bounded; an exit code other than 0 fails the item
-//! with the last line of standard error.
+//! finish, a second one ends it, and a timeout ends all that it started. What it leaves running is killed when it ends.
+//! What it prints is bounded; an exit code other than 0 fails the item with the last line of standard error.
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::builtin::blocking;
 use super::stages::{FetchedFile, ItemReport, PostProcessor, PreProcessor, Processor, StageError, Status};
+use crate::stage::groups::Group;
+use crate::stage::shutdown::Shutdown;
 
 /// Of a program's output, so much is kept.
 const MAX_OUTPUT_BYTES: u64 = 1 << 20;
@@ -25,21 +26,30 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mil
 pub struct Exec {
     command: String,
     timeout: Duration,
+    shutdown: Shutdown,
 }
 
 impl Exec {
     /// `command` is the shell's; it is killed after `timeout`.
     pub fn new(command: impl Into<String>, timeout: Duration) -> Self {
-        Self { command: command.into(), timeout }
+        Self { command: command.into(), timeout, shutdown: Shutdown::new() }
+    }
+
+    /// A second signal, which ends the process at once, ends the command too.
+    #[must_use]
+    pub fn with_shutdown(self, shutdown: Shutdown) -> Self {
+        Self { shutdown, ..self }
     }
 
     /// Runs it; returns what it printed.
     async fn run(&self, path: Option<&Path>, input: Value) -> Result<Value, StageError> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).arg("sh").args(path);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command
-            .spawn()
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (mut child, group) = self
+            .shutdown
+            .groups()
+            .spawn(&mut command)
             .map_err(|error| StageError::new(format!("the command cannot be started: {error}")))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut input = serde_json::to_vec(&input)?;
@@ -48,9 +58,16 @@ impl Exec {
         let fed = blocking(move || Ok(stdin.map(|mut stdin| stdin.write_all(&input).is_ok())));
         let printed = blocking(move || Ok(read_bounded(stdout)));
         let complained = blocking(move || Ok(read_bounded(stderr)));
-        let streams = async { tokio::join!(fed, printed, complained) };
-        let mut running = Running { child, timeout: self.timeout, ended: false };
-        let (status, (_, printed, complained)) = tokio::join!(running.ended(), streams);
+        let mut running = Running { child, group };
+        // who holds the streams may not be of the group
+        let all = async { tokio::join!(running.ended(), fed, printed, complained) };
+        let (status, _, printed, complained) =
+            tokio::time::timeout(self.timeout, all).await.map_err(|_| {
+                StageError::new(format!(
+                    "the command was killed after {:?}; give it longer by --exec-timeout",
+                    self.timeout
+                ))
+            })?;
         let (status, printed, complained) = (status?, printed?, complained?);
         if !status.success() {
             let said = String::from_utf8_lossy(&complained);
@@ -83,47 +100,32 @@ fn read_bounded(from: Option<impl Read>) -> Vec<u8> {
     kept
 }
 
-/// A program; killed with all that it started when dropped or late.
+/// A program; killed with all that it started when dropped.
 struct Running {
     child: Child,
-    timeout: Duration,
-    ended: bool,
+    group: Group,
 }
 
 impl Running {
     async fn ended(&mut self) -> Result<ExitStatus, StageError> {
-        let (started, mut pause) = (Instant::now(), LOOK.0);
+        let mut pause = LOOK.0;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                self.ended = true;
+                // what it left behind may hold its output open
+                self.group.kill();
                 return Ok(status);
-            }
-            if started.elapsed() >= self.timeout {
-                self.kill();
-                return Err(StageError::new(format!(
-                    "the command was killed after {:?}; give it longer by --exec-timeout",
-                    self.timeout
-                )));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK.1);
         }
     }
-
-    fn kill(&mut self) {
-        self.ended = true;
-        let group = format!("-{}", self.child.id());
-        // it may have ended by itself
-        let _killed = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
-        let _waited = self.child.kill().and_then(|()| self.child.wait());
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.ended {
-            self.kill();
-        }
+        self.group.kill();
+        // without it a zombie stays
+        let _waited = self.child.wait();
     }
 }
 

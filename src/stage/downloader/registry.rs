@@ -11,6 +11,7 @@ use super::exec::Exec;
 use super::ingest::Ingest;
 use super::stages::{Nothing, PostProcessor, PreProcessor, Processor};
 use crate::download::UnpackLimits;
+use crate::stage::shutdown::Shutdown;
 
 /// Which of the three traits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,8 @@ pub struct StageParts {
     pub exec_timeout: Duration,
     /// Where `report` writes without a file.
     pub out: SharedWriter,
+    /// What ends commands of `exec` where it ends the process at once.
+    pub shutdown: Shutdown,
 }
 
 type Make<T> = Arc<dyn Fn() -> Box<T> + Send + Sync>;
@@ -153,13 +156,13 @@ impl Default for Stages {
 impl Stages {
     /// By their names.
     pub fn parse(pre: &str, process: &str, post: &str, parts: StageParts) -> Result<Self, SpecError> {
-        let StageParts { ingest, limits, exec_timeout, out } = parts;
+        let StageParts { ingest, limits, exec_timeout, out, shutdown } = parts;
         let stages = Self::default();
         let stages = match split(Kind::Pre, pre)? {
             ("decompress", _) => stages.with_pre_processor(move || Box::new(Decompress { limits })),
             ("checksum", _) => stages.with_pre_processor(|| Box::new(Checksum)),
             ("exec", Some(command)) => {
-                let exec = Exec::new(command, exec_timeout);
+                let exec = Exec::new(command, exec_timeout).with_shutdown(shutdown.clone());
                 stages.with_pre_processor(move || Box::new(exec.clone()))
             }
             _ => stages,
@@ -170,7 +173,7 @@ impl Stages {
                 stages.with_processor(move || Box::new(ingest.clone()))
             }
             ("exec", Some(command)) => {
-                let exec = Exec::new(command, exec_timeout);
+                let exec = Exec::new(command, exec_timeout).with_shutdown(shutdown.clone());
                 stages.with_processor(move || Box::new(exec.clone()))
             }
             _ => stages,
@@ -190,7 +193,7 @@ impl Stages {
                 stages.with_post_processor(move || Box::new(keep.clone()))
             }
             ("exec", Some(command)) => {
-                let exec = Exec::new(command, exec_timeout);
+                let exec = Exec::new(command, exec_timeout).with_shutdown(shutdown.clone());
                 stages.with_post_processor(move || Box::new(exec.clone()))
             }
             _ => stages,

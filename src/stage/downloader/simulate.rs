@@ -4,7 +4,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::stages::StageError;
-use crate::download::{DownloadError, Downloaded, Downloader, Failed, FileItem};
+use crate::download::{DownloadError, Downloaded, Failed, FileItem, Slot};
 
 /// A download takes from the first to the second of these, in milliseconds.
 const DOWNLOAD_MILLIS: (u64, u64) = (1000, 3000);
@@ -44,13 +44,8 @@ impl Simulation {
     }
 
     /// A small file after a while.
-    pub(super) async fn download(
-        self,
-        downloader: &Downloader,
-        item: &FileItem,
-    ) -> Result<Downloaded, Failed> {
-        let failed = |error| Failed { error, attempts: 1 };
-        let permit = downloader.slot().await.map_err(failed)?;
+    pub(super) async fn download(self, slot: &Slot, item: &FileItem) -> Result<Downloaded, Failed> {
+        let failed = |error| Failed { error, again_in: None };
         tokio::time::sleep(self.delay(item, "download", DOWNLOAD_MILLIS)).await;
         if self.fails_at(item) == Some("download") {
             return Err(failed(DownloadError::Source {
@@ -58,7 +53,6 @@ impl Simulation {
                 is_retriable: false,
             }));
         }
-        let slot = downloader.cache().slot(item);
         let content = format!("simulated {}\n", item.id_text());
         let written = std::fs::write(&slot.path, &content);
         written.map_err(|source| {
@@ -68,7 +62,7 @@ impl Simulation {
                 source,
             })
         })?;
-        Ok(Downloaded { slot, size: content.len() as u64, etag: None, attempts: 1, permit })
+        Ok(Downloaded { slot: slot.clone(), size: content.len() as u64, etag: None })
     }
 
     /// Waits, and fails if that is its lot.

@@ -36,6 +36,8 @@ impl<E: std::error::Error> From<E> for StageError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// Reading the item's entry.
+    Manifest,
     /// Getting the file.
     Download,
     /// [`PreProcessor`].
@@ -51,6 +53,7 @@ impl Stage {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Manifest => "manifest",
             Self::Download => "download",
             Self::PreProcess => "pre_process",
             Self::Process => "process",

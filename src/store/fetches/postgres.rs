@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
 use super::{FetchRecord, Fetches};
 use crate::store::{PostgresStore, StoreError};
@@ -17,18 +18,19 @@ impl Fetches for PostgresStore {
             )
             .await;
         let rows = rows.map_err(self.failed("read the progress of manifests"))?;
-        let records = rows.iter().map(|row| FetchRecord {
-            key: row.get(0),
-            name: row.get(1),
-            url: row.get(2),
-            done: row.get(3),
-            stage: row.get(4),
-            error: row.get(5),
-            size: row.get::<_, i64>(6).unsigned_abs(),
-            etag: row.get(7),
-            sha256: row.get(8),
-        });
-        Ok(records.map(|record| (record.key.clone(), record)).collect())
+        Ok(rows.iter().map(record).map(|record| (record.key.clone(), record)).collect())
+    }
+
+    async fn find(&self, work: &str, key: &str) -> Result<Option<FetchRecord>, StoreError> {
+        let client = self.client().await?;
+        let row = client
+            .query_opt(
+                "SELECT item, name, url, done, stage, error, size, etag, sha256 FROM fetches
+                 WHERE work = $1 AND item = $2",
+                &[&work, &key],
+            )
+            .await;
+        Ok(row.map_err(self.failed("read the progress of a manifest"))?.as_ref().map(record))
     }
 
     async fn keep(&self, work: &str, records: Vec<FetchRecord>) -> Result<(), StoreError> {
@@ -59,5 +61,19 @@ impl Fetches for PostgresStore {
                 .map_err(failed())?;
         }
         transaction.commit().await.map_err(failed())
+    }
+}
+
+fn record(row: &Row) -> FetchRecord {
+    FetchRecord {
+        key: row.get(0),
+        name: row.get(1),
+        url: row.get(2),
+        done: row.get(3),
+        stage: row.get(4),
+        error: row.get(5),
+        size: row.get::<_, i64>(6).unsigned_abs(),
+        etag: row.get(7),
+        sha256: row.get(8),
     }
 }

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use rusqlite::{TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{FetchRecord, Fetches};
 use crate::store::{SqliteStore, StoreError};
@@ -15,20 +15,20 @@ impl Fetches for SqliteStore {
             let mut statement = connection.prepare_cached(
                 "SELECT item, name, url, done, stage, error, size, etag, sha256 FROM fetches WHERE work = ?",
             )?;
-            let records = statement.query_map([work], |row| {
-                Ok(FetchRecord {
-                    key: row.get(0)?,
-                    name: row.get(1)?,
-                    url: row.get(2)?,
-                    done: row.get(3)?,
-                    stage: row.get(4)?,
-                    error: row.get(5)?,
-                    size: row.get::<_, i64>(6)?.unsigned_abs(),
-                    etag: row.get(7)?,
-                    sha256: row.get(8)?,
-                })
-            })?;
+            let records = statement.query_map([work], record)?;
             records.map(|record| record.map(|record| (record.key.clone(), record))).collect()
+        })
+        .await
+    }
+
+    async fn find(&self, work: &str, key: &str) -> Result<Option<FetchRecord>, StoreError> {
+        let (work, key) = (work.to_owned(), key.to_owned());
+        self.call("read the progress of a manifest", move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT item, name, url, done, stage, error, size, etag, sha256 FROM fetches
+                 WHERE work = ? AND item = ?",
+            )?;
+            statement.query_row([work, key], record).optional()
         })
         .await
     }
@@ -60,4 +60,18 @@ impl Fetches for SqliteStore {
         })
         .await
     }
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<FetchRecord> {
+    Ok(FetchRecord {
+        key: row.get(0)?,
+        name: row.get(1)?,
+        url: row.get(2)?,
+        done: row.get(3)?,
+        stage: row.get(4)?,
+        error: row.get(5)?,
+        size: row.get::<_, i64>(6)?.unsigned_abs(),
+        etag: row.get(7)?,
+        sha256: row.get(8)?,
+    })
 }

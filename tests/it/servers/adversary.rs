@@ -142,6 +142,8 @@ fn serve(stream: TcpStream, state: &State) -> std::io::Result<()> {
 struct Sending {
     body: Vec<u8>,
     etag: String,
+    /// In place of the ETag, which is not sent then.
+    modified: Option<String>,
     /// Instead of the true one.
     length: Option<usize>,
     ranges: bool,
@@ -163,10 +165,11 @@ fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Res
     let mut sending = Sending {
         body: match behaviour {
             "logs" => log(number, size),
-            "version" => content(number + 1_000_000 * request.turn.min(1), size),
+            "version" | "dated" => content(number + 1_000_000 * request.turn.min(1), size),
             _ => content(number, size),
         },
         etag: format!("\"{number}\""),
+        modified: None,
         length: None,
         ranges: true,
         cut: None,
@@ -185,6 +188,12 @@ fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Res
             sending.etag = format!("\"{number}-{}\"", request.turn.min(1));
             sending.cut = (request.turn == 0).then(|| random.below(left) as usize);
         }
+        // sends the rest of whatever it has by now
+        "dated" => {
+            let day = 1 + request.turn.min(1);
+            sending.modified = Some(format!("Mon, 0{day} Jan 2024 00:00:00 GMT"));
+            sending.cut = (request.turn == 0).then_some(size / 2);
+        }
         "short" => sending.length = Some(size / 2),
         "long" => sending.length = Some(size + 1000),
         "trickle" => sending.block_bytes = 200,
@@ -202,12 +211,12 @@ fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Res
 }
 
 fn send(request: &Request, sending: Sending, out: &mut TcpStream, state: &State) -> std::io::Result<bool> {
-    let Sending { body, etag, length, ranges, cut, block_bytes } = sending;
+    let Sending { body, etag, modified, length, ranges, cut, block_bytes } = sending;
     if request.if_none_match.as_ref() == Some(&etag) {
         write!(out, "HTTP/1.1 304 Not Modified\r\nETag: {etag}\r\n\r\n")?;
         return Ok(true);
     }
-    let is_same = request.if_range.as_ref().is_none_or(|known| *known == etag);
+    let is_same = modified.is_some() || request.if_range.as_ref().is_none_or(|known| *known == etag);
     let offset = request.range.filter(|_| ranges && is_same).unwrap_or(0);
     if offset > 0 && offset >= body.len() {
         write!(
@@ -228,7 +237,11 @@ fn send(request: &Request, sending: Sending, out: &mut TcpStream, state: &State)
             body.len()
         )?,
     }
-    write!(out, "ETag: {etag}\r\nContent-Length: {announced}\r\n\r\n")?;
+    match modified {
+        Some(time) => write!(out, "Last-Modified: {time}\r\n")?,
+        None => write!(out, "ETag: {etag}\r\n")?,
+    }
+    write!(out, "Content-Length: {announced}\r\n\r\n")?;
     let rest = &rest[..cut.unwrap_or(rest.len()).min(rest.len())];
     for block in rest.chunks(block_bytes) {
         out.write_all(block)?;
