@@ -219,6 +219,11 @@ impl<T, N: Fn() -> Body<T>, D: Fn(T, Outcome)> Connection<N, D> {
                 Ok((StatusCode::OK, _)) => return Outcome::Accepted,
                 Ok((status, text)) => {
                     own.first_refusal.get_or_insert_with(|| format!("{status}: {text}"));
+                    let may_be_taken_later = status.is_server_error()
+                        || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
+                    if !may_be_taken_later {
+                        return Outcome::Refused;
+                    }
                     Outcome::Refused
                 }
                 Err(error) => {
