@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use super::LogsBranch;
+use super::error::external;
 use crate::log_type::LogType;
 use crate::log_type::render::Renderer;
 
@@ -128,9 +129,7 @@ impl ScalarUDFImpl for Render {
 
 impl Render {
     fn render(&self, batch: &RecordBatch) -> Result<ArrayRef> {
-        let renderer = |log_type| {
-            Renderer::try_new(log_type, batch).map_err(|error| DataFusionError::External(Box::new(error)))
-        };
+        let renderer = |log_type| Renderer::try_new(log_type, batch).map_err(external);
         let newest = renderer(&self.versions.newest)?;
         let earlier: Vec<_> = self
             .versions

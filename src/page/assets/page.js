@@ -37,14 +37,16 @@ function bytes(value) {
 const drawn = new WeakMap(); // what each table shows
 function table(target, caption, columns, rows, empty) {
   // a table that is made again takes the focus away
-  const shown = JSON.stringify([caption, columns.map((column) => column.title), rows.map((row) => columns.map((column) => { const cell = column.of(row); return cell instanceof Node ? cell.textContent : cell; }))]);
+  const contents = rows.map((row) => columns.map((column) => column.of(row)));
+  const texts = contents.map((row) => row.map((content) => (content instanceof Node ? content.textContent : content)));
+  const shown = JSON.stringify([caption, columns.map((column) => column.title), texts]);
   if (drawn.get(target) === shown) return;
   drawn.set(target, shown);
   const focused = target.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   if (!rows.length) { target.replaceChildren(node("caption", {}, empty)); return; }
   const cell = (tag, column, content) => node(tag, { class: [column.number ? "number" : "", column.class || ""].join(" ").trim() || null, scope: tag === "th" ? "col" : null }, content);
   const head = node("tr", {}, ...columns.map((column) => cell("th", column, column.title)));
-  const body = rows.map((row) => node("tr", {}, ...columns.map((column) => cell("td", column, column.of(row)))));
+  const body = contents.map((row) => node("tr", {}, ...row.map((content, position) => cell("td", columns[position], content))));
   target.replaceChildren(node("caption", {}, caption), node("thead", {}, head), node("tbody", {}, ...body));
   if (focused) target.querySelector('[data-key="' + CSS.escape(focused) + '"]')?.focus();
 }

@@ -98,6 +98,11 @@ pub(super) fn after_end(id: &str) -> Vec<Statement> {
     vec![Statement::new(cancel, [id.into()]), Statement::new(wake, [id.into()])]
 }
 
+/// A run that ended and is to be repeated, unless somebody asked for its end.
+const PENDING_UNLESS_CANCELLED: &str = "status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END, \
+     end_time = CASE WHEN cancel_requested = 1 THEN {now} END, \
+     start_time = CASE WHEN cancel_requested = 1 THEN start_time END, ";
+
 impl TaskStore {
     /// Takes up to `limit` tasks that are due, of these names; with `root`, only that one and what is below it.
     pub async fn claim(
@@ -225,25 +230,18 @@ impl TaskStore {
                 let sql = "UPDATE tasks SET error = $3 WHERE id = $1 AND fence = $2";
                 let values = [claim.task.id.as_str().into(), claim.fence.into(), error.as_str().into()];
                 self.database.transaction("keep an error", vec![Statement::new(sql, values)]).await?;
-                let set = "status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END, \
-                     end_time = CASE WHEN cancel_requested = 1 THEN {now} END, \
-                     start_time = CASE WHEN cancel_requested = 1 THEN start_time END, run_at = {after $3}";
-                (set, millis(*pause).into())
+                ("run_at = {after $3}", millis(*pause).into())
             }
             Ending::Cancelled => ("status = 'cancelled', end_time = {now}, error = $3", "cancelled".into()),
             // a step may have ended before: `after_end` of no step looks again below
             Ending::Waiting => ("is_waiting = $3", 1.into()),
-            Ending::HandedBack => {
-                let set = "status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END, \
-                     end_time = CASE WHEN cancel_requested = 1 THEN {now} END, \
-                     start_time = CASE WHEN cancel_requested = 1 THEN start_time END, run_at = {now}, \
-                     attempt = attempt - $3";
-                (set, 1.into())
-            }
+            Ending::HandedBack => ("run_at = {now}, attempt = attempt - $3", 1.into()),
         };
+        let runs_again = matches!(ending, Ending::HandedBack | Ending::Failed { retry_after: Some(_), .. });
+        let again = if runs_again { PENDING_UNLESS_CANCELLED } else { "" };
         let id = claim.task.id.as_str();
         let sql = format!(
-            "UPDATE tasks SET {set}, heartbeat = {{now}} WHERE id = $1 AND fence = $2 \
+            "UPDATE tasks SET {again}{set}, heartbeat = {{now}} WHERE id = $1 AND fence = $2 \
              AND status = 'running' RETURNING {COLUMNS}"
         );
         let mut statements =
