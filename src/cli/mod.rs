@@ -171,7 +171,8 @@ pub fn main() -> u8 {
     client::use_ring();
     match try_main() {
         Ok(Exit::Code(code)) => code,
-        Err(error) if is_closed_pipe(&error) => 0,
+        // a connection to a service breaks in the same way, and is no output
+        Err(error) if is_closed_pipe(&error) && exit_code(&error) == 1 => 0,
         Err(error) => {
             // if standard error is closed too, the exit code has to say it all
             let _unseen = print_error(&with_causes(error.as_ref()));

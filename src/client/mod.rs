@@ -27,9 +27,10 @@ pub use self::redis::{RedisConfig, RedisConnection, default_redis_url};
 pub use self::secret::redacted;
 pub use self::tls::use_ring;
 
-/// How often a service is tried at the start of a command, and the pause between two tries.
+/// How often a service is tried at the start of a command,
 pub const TRIES_AT_START: u32 = 5;
-const PAUSE_AT_START: Duration = Duration::from_secs(2);
+/// and the pause between two tries.
+pub const PAUSE_AT_START: Duration = Duration::from_secs(2);
 
 /// The service that a bucket is in, for messages.
 pub const OBJECT_STORAGE: &str = "object storage";

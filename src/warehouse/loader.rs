@@ -29,6 +29,8 @@ const ATTEMPT: Duration = Duration::from_secs(300);
 /// Pauses between attempts while Postgres is away: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How often in a row leaves may be found detached or dropped by others.
+const STALE_TRIES: u32 = 6;
 
 /// What became of a group.
 #[derive(Debug, Default)]
@@ -158,7 +160,7 @@ impl Loader {
         encoders: &Encoders,
         mode: Mode,
     ) -> Result<Attempt, WarehouseError> {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut stale_tries) = (FIRST_PAUSE, 0);
         loop {
             let tried = timeout(ATTEMPT, self.attempt(group, encoders, mode)).await;
             let failure = match tried {
@@ -168,7 +170,10 @@ impl Loader {
                     }
                     return Ok(attempt);
                 }
-                Ok(Err(failure)) if failure.is_stale() && pause < LAST_PAUSE => failure,
+                Ok(Err(failure)) if failure.is_stale() && stale_tries < STALE_TRIES => {
+                    stale_tries += 1;
+                    failure
+                }
                 Ok(Err(failure)) if !failure.is_retriable() => {
                     self.roll_back().await;
                     return Err(failure);

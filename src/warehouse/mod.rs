@@ -39,7 +39,7 @@ use std::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::client::{PgConfig, TRIES_AT_START};
+use crate::client::{PAUSE_AT_START, PgConfig, TRIES_AT_START};
 use crate::ledger::Committed;
 use crate::log_type::LogTypes;
 use crate::log_type::ddl::{self, qualified, quoted};
@@ -87,8 +87,10 @@ impl Warehouse {
             match migrate(&mut client, schema, types).await {
                 // a step is in the schema whole or not at all
                 Err(error) if error.is_retriable() && tries < TRIES_AT_START => {
-                    tracing::warn!("try {tries} of {TRIES_AT_START}: {error}");
+                    let pause = PAUSE_AT_START.as_secs();
+                    tracing::warn!("{error}; try {tries} of {TRIES_AT_START}, the next in {pause} s");
                     tries += 1;
+                    tokio::time::sleep(PAUSE_AT_START).await;
                 }
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(Self::new(config, schema, types)),

@@ -182,11 +182,14 @@ impl Campaign {
     }
 
     /// No fault is one that a process may end of: they wait until it is over.
-    fn assert_all_run(&mut self) {
+    fn assert_all_run(&mut self, after: Fault, seed: u64) {
         for running in [&mut self.readers, &mut self.processors] {
             if let Some(number) = running.iter_mut().position(Running::has_ended) {
                 let ended = running.swap_remove(number).wait();
-                panic!("a process ended by itself: {:?} {}", ended.code, ended.stderr);
+                panic!(
+                    "PIPELINE_CHAOS_SEED={seed}: a process ended by itself, {after:?}: {:?} {}",
+                    ended.code, ended.stderr
+                );
             }
         }
     }
@@ -217,7 +220,7 @@ fn halves_that_are_killed_stopped_emptied_and_cut_off_lose_nothing_and_double_no
             let fault = campaign.random.fault();
             *struck.entry(fault).or_default() += 1;
             campaign.strike(fault);
-            campaign.assert_all_run();
+            campaign.assert_all_run(fault, seed);
         }
     }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use pipeline::client::RedisConfig;
 use pipeline::model::{Ledger, RawChunk};
 use pipeline::transport::{
-    Compression, Consumer, Producer, RedisConsumer, RedisProducer, RedisStream, TransportError,
+    Compression, Consumer, Producer, RedisConsumer, RedisProducer, RedisStream, StreamOptions, TransportError,
 };
 
-use crate::servers::{Redis, wait_until};
+use crate::servers::{Proxy, Redis, wait_until};
 use crate::transport::{chunk, chunk_of, is_pending, receive, soon, source, stream};
 
 const QUICK: Duration = Duration::from_millis(600);
@@ -220,6 +221,29 @@ async fn nothing_is_lost_with_a_server_that_is_away_for_a_while() {
         redis.restart();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(redis.port());
+    let options = StreamOptions { takeover: QUICK, ..StreamOptions::default() };
+    let through_proxy = format!("redis://127.0.0.1:{}", proxy.port());
+    let behind = RedisStream::try_new(RedisConfig::parse(&through_proxy).unwrap(), options.clone()).unwrap();
+    let direct = RedisStream::try_new(RedisConfig::parse(&redis.url()).unwrap(), options).unwrap();
+    let producer = direct.producer().await.unwrap();
+    let mut consumer = behind.consumer(false).await.unwrap();
+    // within the answer that brings the chunk: behind its type, and behind the length of the frame
+    for (number, bytes) in [5, 70, 30_000].into_iter().enumerate() {
+        proxy.cut_after(bytes);
+        let first_byte = number as u64 * 100_000;
+        send(&producer, [chunk(first_byte, 100_000)]).await;
+        let delivery = receive(&mut consumer).await;
+        assert_eq!((delivery.chunk.first_byte, delivery.chunk.bytes.len()), (first_byte, 100_000));
+        consumer.ack(&[delivery.id]).await.unwrap();
+        assert!(proxy.has_cut());
+    }
+    soon(producer.finish()).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, RedisError};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Value};
 
 use super::super::TransportError;
 use crate::client::redis::{RESPONSE_TIMEOUT, is_retriable};
@@ -92,12 +92,13 @@ impl Link {
         let mut pause = FIRST_PAUSE;
         loop {
             let trouble = match self.connection().await {
-                Ok(mut connection) => match command.query_async(&mut connection).await {
+                Ok(mut connection) => match command.query_async::<Value>(&mut connection).await {
                     Ok(reply) => {
                         self.presence.back();
-                        return Ok(Ok(reply));
+                        return Ok(redis::from_redis_value(reply).map_err(RedisError::from));
                     }
-                    Err(error) if is_retriable(&error) => {
+                    // nothing is converted yet: an answer that cannot be parsed broke off with its connection
+                    Err(error) if is_retriable(&error) || error.kind() == ErrorKind::Parse => {
                         *self.lock() = None;
                         error.to_string()
                     }

@@ -1,5 +1,5 @@
 //! A TCP proxy on loopback that breaks connections when told to.
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,9 +13,16 @@ use super::wait_until;
 pub(crate) struct Proxy {
     port: u16,
     target_port: u16,
-    /// Both ends of all connections there ever were.
-    ends: Arc<Mutex<Vec<TcpStream>>>,
+    connections: Arc<Connections>,
     listening: Option<Listening>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    /// Both ends of all that there ever were.
+    ends: Mutex<Vec<TcpStream>>,
+    /// After so many more bytes from the server they are broken; 0: not by that.
+    bytes_left: Mutex<usize>,
 }
 
 #[derive(Debug)]
@@ -26,7 +33,7 @@ struct Listening {
 
 impl Proxy {
     pub(crate) fn start(target_port: u16) -> Proxy {
-        let mut proxy = Proxy { port: free_port(), target_port, ends: Arc::default(), listening: None };
+        let mut proxy = Proxy { port: free_port(), target_port, connections: Arc::default(), listening: None };
         proxy.refuse(false);
         proxy
     }
@@ -37,10 +44,17 @@ impl Proxy {
 
     /// Breaks all connections that there are. New ones are taken.
     pub(crate) fn cut(&self) {
-        for end in self.ends.lock().unwrap().drain(..) {
-            // it may be closed already
-            let _shut = end.shutdown(Shutdown::Both);
-        }
+        self.connections.cut();
+    }
+
+    /// Breaks all connections when so many bytes more have come from the server: in the middle of an answer.
+    pub(crate) fn cut_after(&self, bytes: usize) {
+        *self.connections.bytes_left.lock().unwrap() = bytes;
+    }
+
+    /// Whether that has happened.
+    pub(crate) fn has_cut(&self) -> bool {
+        *self.connections.bytes_left.lock().unwrap() == 0
     }
 
     /// Whether new connections are refused, as if no server ran. Those that there are go on.
@@ -61,10 +75,10 @@ impl Proxy {
                 });
                 let listener = listener.unwrap();
                 let ended = Arc::new(AtomicBool::new(false));
-                let (ends, target) = (Arc::clone(&self.ends), self.target_port);
+                let (connections, target) = (Arc::clone(&self.connections), self.target_port);
                 let thread = thread::spawn({
                     let ended = Arc::clone(&ended);
-                    move || listen(&listener, target, &ends, &ended)
+                    move || listen(&listener, target, &connections, &ended)
                 });
                 self.listening = Some(Listening { ended, thread });
             }
@@ -80,8 +94,28 @@ impl Drop for Proxy {
     }
 }
 
-fn listen(listener: &TcpListener, target: u16, ends: &Mutex<Vec<TcpStream>>, ended: &AtomicBool) {
-    for client in listener.incoming().map_while(Result::ok) {
+impl Connections {
+    fn cut(&self) {
+        for end in self.ends.lock().unwrap().drain(..) {
+            // it may be closed already
+            let _shut = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How many of `bytes` that come from the server pass before all is cut.
+    fn pass(&self, bytes: usize) -> Option<usize> {
+        let mut left = self.bytes_left.lock().unwrap();
+        if *left == 0 || bytes < *left {
+            *left = left.saturating_sub(bytes);
+            return None;
+        }
+        Some(std::mem::take(&mut *left))
+    }
+}
+
+fn listen(listener: &TcpListener, target: u16, connections: &Arc<Connections>, ended: &AtomicBool) {
+    // one that broke before it was taken is no reason to take no more
+    for client in listener.incoming().filter_map(Result::ok) {
         if ended.load(Ordering::SeqCst) {
             return;
         }
@@ -90,16 +124,34 @@ fn listen(listener: &TcpListener, target: u16, ends: &Mutex<Vec<TcpStream>>, end
         let clone = |stream: &TcpStream| stream.try_clone().unwrap();
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
-            ends.lock().unwrap().push(clone(stream));
+            connections.ends.lock().unwrap().push(clone(stream));
         }
         let (client_again, server_again) = (clone(&client), clone(&server));
-        thread::spawn(move || copy(&client, &server));
-        thread::spawn(move || copy(&server_again, &client_again));
+        let connections = Arc::clone(connections);
+        thread::spawn(move || {
+            let _copied = io::copy(&mut &client, &mut &server);
+            let _shut = server.shutdown(Shutdown::Write);
+        });
+        thread::spawn(move || {
+            let _copied = copy_back(&server_again, &client_again, &connections);
+            let _shut = client_again.shutdown(Shutdown::Write);
+        });
     }
 }
 
-fn copy(mut from: &TcpStream, mut to: &TcpStream) {
-    // however it ends, the other side learns that nothing more comes
-    let _copied = io::copy(&mut from, &mut to);
-    let _shut = to.shutdown(Shutdown::Write);
+/// However it ends, the client learns that nothing more comes.
+fn copy_back(mut server: &TcpStream, mut client: &TcpStream, connections: &Connections) -> io::Result<()> {
+    let mut buffer = [0; 8 << 10];
+    loop {
+        let came = server.read(&mut buffer)?;
+        match connections.pass(came) {
+            None if came == 0 => return Ok(()),
+            None => client.write_all(&buffer[..came])?,
+            Some(last) => {
+                client.write_all(&buffer[..last])?;
+                connections.cut();
+                return Ok(());
+            }
+        }
+    }
 }
