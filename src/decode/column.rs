@@ -1,6 +1,7 @@
 //! Spans -> one Arrow column, by a loop chosen once per column and chunk.
 //!
 //! A value that the column's type cannot hold is NULL; its text goes to `extra` and its line to `raw`.
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,7 +11,7 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::Int32Type;
 
-use super::dictionary::{Dictionary, Entry};
+use super::dictionary::{Dictionary, Entry, TRIAL_ROWS};
 use super::matching::Span;
 use super::value;
 use crate::log_type::{ColumnType, timestamp};
@@ -40,24 +41,6 @@ impl<'a> Text<'a> {
     }
 }
 
-/// One column of a table of spans that is stored row by row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Spans<'a> {
-    pub(super) table: &'a [Span],
-    pub(super) num_columns: usize,
-    pub(super) column: usize,
-}
-
-impl Spans<'_> {
-    fn len(&self) -> usize {
-        self.table.len() / self.num_columns
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = Span> {
-        self.table.iter().skip(self.column).step_by(self.num_columns).copied()
-    }
-}
-
 /// What became of the rows besides their values.
 #[derive(Debug)]
 pub(super) struct Outcome<'a> {
@@ -70,12 +53,13 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    /// Notes what became of one value; gives the value to store.
+    /// Notes what became of a value; gives the value to store.
     #[inline(always)]
     fn take<V>(&mut self, row: usize, span: Span, read: Option<(V, bool)>) -> Option<V> {
         match read {
-            Some((value, exact)) => {
-                self.keep_raw[row] |= !exact;
+            Some((value, true)) => Some(value),
+            Some((value, false)) => {
+                self.keep_raw[row] = true;
                 Some(value)
             }
             None => {
@@ -95,7 +79,7 @@ impl Outcome<'_> {
 /// Makes the column of `column_type` from where its values are.
 pub(super) fn build(
     column_type: ColumnType,
-    spans: Spans<'_>,
+    spans: &[Span],
     text: Text<'_>,
     dictionary: &mut Dictionary,
     outcome: &mut Outcome<'_>,
@@ -155,13 +139,13 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
 }
 
 fn scalars<V: arrow::datatypes::ArrowNativeType>(
-    spans: Spans<'_>,
+    spans: &[Span],
     outcome: &mut Outcome<'_>,
     mut read: impl FnMut(Span) -> Option<(V, bool)>,
 ) -> (ScalarBuffer<V>, Option<NullBuffer>) {
-    let mut values = Vec::with_capacity(spans.len());
+    let mut values = vec![V::default(); spans.len()];
     let mut nulls = Nulls::default();
-    for (row, span) in spans.iter().enumerate() {
+    for (row, (place, span)) in values.iter_mut().zip(spans.iter().copied()).enumerate() {
         let value = match span {
             Span::NULL => None,
             span => {
@@ -169,83 +153,101 @@ fn scalars<V: arrow::datatypes::ArrowNativeType>(
                 outcome.take(row, span, read)
             }
         };
-        nulls.note(row, value.is_none());
-        values.push(value.unwrap_or_default());
+        match value {
+            Some(value) => *place = value,
+            None => nulls.note(row),
+        }
     }
     (values.into(), nulls.finish(spans.len()))
 }
 
-/// Marks NULLs; costs nothing while there are none.
+/// Rows that are NULL; costs nothing while there are none.
 #[derive(Debug, Default)]
-struct Nulls(Vec<bool>);
+struct Nulls(Vec<u32>);
 
 impl Nulls {
-    #[inline(always)]
-    fn note(&mut self, row: usize, is_null: bool) {
-        if is_null || !self.0.is_empty() {
-            self.0.resize(row, true);
-            self.0.push(!is_null);
-        }
+    #[cold]
+    fn note(&mut self, row: usize) {
+        self.0.push(row as u32);
     }
 
     fn finish(self, num_rows: usize) -> Option<NullBuffer> {
-        debug_assert!(self.0.is_empty() || self.0.len() == num_rows);
-        (!self.0.is_empty()).then(|| NullBuffer::from(self.0))
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut valid = vec![true; num_rows];
+        self.0.iter().for_each(|row| valid[*row as usize] = false);
+        Some(NullBuffer::from(valid))
     }
 }
 
 /// `make` appends the text to store for a text that is seen first, and says whether both are the same.
 fn strings(
-    spans: Spans<'_>,
+    spans: &[Span],
     text: Text<'_>,
     dictionary: &mut Dictionary,
     outcome: &mut Outcome<'_>,
     mut make: impl FnMut(&[u8], &mut Vec<u8>) -> Option<bool>,
 ) -> ArrayRef {
     dictionary.clear();
-    let mut keys = Vec::with_capacity(spans.len());
+    let mut keys = vec![0; spans.len()];
     let mut nulls = Nulls::default();
     let mut data = Vec::new();
     let mut offsets = vec![0];
     let mut enter = |bytes: &[u8]| match make(bytes, &mut data) {
         Some(exact) => {
             offsets.push(data.len() as i32);
-            Entry { key: offsets.len() as i32 - 2, exact }
+            Entry::new(offsets.len() - 2, exact)
         }
-        None => Entry { key: -1, exact: false },
+        None => Entry::MISFIT,
     };
     // few: looked up by place
     let mut constants: Vec<(u32, Entry)> = Vec::new();
-    for (row, span) in spans.iter().enumerate() {
-        let key = match span {
-            Span::NULL => None,
-            span if span.start & Span::CONSTANT != 0 => {
-                let known = constants.iter().find(|(start, _)| *start == span.start);
-                let entry = known.map(|(_, entry)| *entry).unwrap_or_else(|| {
-                    let entry = enter(text.of(span));
-                    constants.push((span.start, entry));
-                    entry
+    let mut fill = |rows: Range<usize>, looks_up: bool| {
+        for row in rows {
+            let span = spans[row];
+            let entry = match span {
+                Span::NULL => {
+                    nulls.note(row);
+                    continue;
+                }
+                span if span.start & Span::CONSTANT != 0 => {
+                    let known = constants.iter().find(|(start, _)| *start == span.start);
+                    known.map(|(_, entry)| *entry).unwrap_or_else(|| {
+                        let entry = enter(text.of(span));
+                        constants.push((span.start, entry));
+                        entry
+                    })
+                }
+                span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
+                span => enter(text.of(span)),
+            };
+            keys[row] = entry.exact_index();
+            if keys[row] < 0 {
+                // a constant renders as what it is
+                let is_constant = span.start & Span::CONSTANT != 0;
+                let read = entry.get().map(|(index, exact)| (index, exact || is_constant));
+                keys[row] = outcome.take(row, span, read).unwrap_or_else(|| {
+                    nulls.note(row);
+                    0
                 });
-                outcome.take(row, span, (entry.key >= 0).then_some((entry.key, true)))
             }
-            span => {
-                let entry = dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter);
-                outcome.take(row, span, (entry.key >= 0).then_some((entry.key, entry.exact)))
-            }
-        };
-        nulls.note(row, key.is_none());
-        keys.push(key.unwrap_or(0));
-    }
+        }
+        dictionary.repeats(TRIAL_ROWS)
+    };
+    let trial_rows = TRIAL_ROWS.min(spans.len());
+    let repeats = fill(0..trial_rows, true);
+    fill(trial_rows..spans.len(), repeats);
     let values = string_array(offsets, data);
     let keys = Int32Array::new(keys.into(), nulls.finish(spans.len()));
     let array = DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values));
     Arc::new(array.expect("keys are indices of the values entered"))
 }
 
-fn json(spans: Spans<'_>, text: Text<'_>, outcome: &mut Outcome<'_>) -> ArrayRef {
+fn json(spans: &[Span], text: Text<'_>, outcome: &mut Outcome<'_>) -> ArrayRef {
     let mut nulls = Nulls::default();
     let (mut data, mut offsets) = (Vec::new(), vec![0]);
-    for (row, span) in spans.iter().enumerate() {
+    for (row, span) in spans.iter().copied().enumerate() {
         let value = match span {
             Span::NULL => None,
             span => {
@@ -254,7 +256,9 @@ fn json(spans: Spans<'_>, text: Text<'_>, outcome: &mut Outcome<'_>) -> ArrayRef
                 outcome.take(row, span, fits.then_some((bytes, true)))
             }
         };
-        nulls.note(row, value.is_none());
+        if value.is_none() {
+            nulls.note(row);
+        }
         data.extend_from_slice(value.unwrap_or_default());
         offsets.push(data.len() as i32);
     }

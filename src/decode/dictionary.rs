@@ -1,57 +1,74 @@
 //! Text -> dictionary key, each distinct text looked at once.
 //!
-//! A text of up to 16 bytes is its own hash key: two words and a length, compared without touching memory.
-//! Where texts hardly repeat, looking them up does not pay: the dictionary then just grows by one value per
-//! row, which is as valid.
+//! A text of up to 15 bytes is its own hash key: one word, compared without touching the text. Where texts hardly
+//! repeat, looking them up does not pay: a dictionary that grows by one value per row is as valid.
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a text means: an index into the dictionary's values, or NULL; and whether it renders back.
+/// What a text means: an index into the dictionary's values, or NULL; and whether it renders back. One number, of
+/// which the usual case, an index of what renders back, is the index itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Negative: the column's type cannot hold the text.
-    pub(super) key: i32,
-    pub(super) exact: bool,
+pub(super) struct Entry(i32);
+
+impl Entry {
+    /// The column's type cannot hold the text.
+    pub(super) const MISFIT: Entry = Entry(i32::MIN);
+
+    pub(super) fn new(index: usize, exact: bool) -> Self {
+        let index = index as i32;
+        Self(if exact { index } else { -1 - index })
+    }
+
+    /// The index of a value that renders back; anything else is negative.
+    #[inline(always)]
+    pub(super) fn exact_index(self) -> i32 {
+        self.0
+    }
+
+    /// Index and whether the value renders back; `None` for a misfit.
+    pub(super) fn get(self) -> Option<(i32, bool)> {
+        (self != Self::MISFIT).then_some(if self.0 >= 0 { (self.0, true) } else { (-1 - self.0, false) })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    low: u64,
-    high: u64,
+    /// See [`word`].
+    word: u128,
     start: u32,
     len_bytes: u32,
-    /// `EMPTY` marks a free slot.
     entry: Entry,
 }
 
-const EMPTY: Slot =
-    Slot { low: 0, high: 0, start: 0, len_bytes: 0, entry: Entry { key: i32::MIN, exact: false } };
+const FREE_SLOT: Slot = Slot { word: FREE, start: 0, len_bytes: 0, entry: Entry::MISFIT };
 
 /// After this many rows it is decided whether texts repeat.
-const TRIAL_ROWS: usize = 1024;
+pub(super) const TRIAL_ROWS: usize = 1024;
 
 /// An open-addressing table, reused from chunk to chunk.
 #[derive(Debug)]
 pub(super) struct Dictionary {
     slots: Vec<Slot>,
     used: usize,
-    rows: usize,
-    repeats: bool,
 }
 
 impl Dictionary {
     pub(super) fn new() -> Self {
-        Self { slots: vec![EMPTY; 64], used: 0, rows: 0, repeats: true }
+        Self { slots: vec![FREE_SLOT; 64], used: 0 }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.slots.fill(EMPTY);
-        (self.used, self.rows, self.repeats) = (0, 0, true);
+        self.slots.fill(FREE_SLOT);
+        self.used = 0;
     }
 
-    /// The entry of `bytes[start..][..len_bytes]`; `make` is asked once per distinct text, or per row where
-    /// texts do not repeat.
-    #[inline]
+    /// Whether looking texts up pays, after so many were.
+    pub(super) fn repeats(&self, num_rows: usize) -> bool {
+        self.used * 2 < num_rows
+    }
+
+    /// The entry of `bytes[start..][..len_bytes]`; `make` is asked once per distinct text.
+    #[inline(always)]
     pub(super) fn get(
         &mut self,
         bytes: &[u8],
@@ -59,49 +76,37 @@ impl Dictionary {
         len_bytes: u32,
         make: impl FnOnce(&[u8]) -> Entry,
     ) -> Entry {
-        let text = &bytes[start as usize..][..len_bytes as usize];
-        self.rows += 1;
-        if !self.repeats {
-            return make(text);
-        }
-        let (low, high) = words(bytes, start as usize, text);
-        let mut position = fold(low, high ^ u64::from(len_bytes)) as usize & (self.slots.len() - 1);
+        let word = word(bytes, start as usize, len_bytes as usize);
+        let mut position = hash(word) & (self.slots.len() - 1);
         loop {
-            let slot = self.slots[position];
-            if slot.entry == EMPTY.entry {
-                break;
-            }
-            if slot.low == low
-                && slot.high == high
-                && slot.len_bytes == len_bytes
-                && (len_bytes <= 16 || bytes[slot.start as usize..][..len_bytes as usize] == *text)
-            {
+            let slot = &self.slots[position];
+            if slot.word == word && (word < LONG || slot.is(bytes, start, len_bytes)) {
                 return slot.entry;
+            }
+            if slot.word == FREE {
+                break;
             }
             position = (position + 1) & (self.slots.len() - 1);
         }
-        let entry = make(text);
-        self.slots[position] = Slot { low, high, start, len_bytes, entry };
-        self.used += 1;
-        if self.used * 2 > self.slots.len() {
-            self.grow();
-        }
-        if self.rows == TRIAL_ROWS {
-            self.repeats = self.used * 2 < self.rows;
-        }
+        let entry = make(text(bytes, start, len_bytes));
+        self.enter(position, Slot { word, start, len_bytes, entry });
         entry
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let larger = vec![EMPTY; self.slots.len() * 2];
+    fn enter(&mut self, position: usize, slot: Slot) {
+        self.slots[position] = slot;
+        self.used += 1;
+        if self.used * 2 <= self.slots.len() {
+            return;
+        }
+        let larger = vec![FREE_SLOT; self.slots.len() * 2];
         for slot in std::mem::replace(&mut self.slots, larger) {
-            if slot.entry == EMPTY.entry {
+            if slot.word == FREE {
                 continue;
             }
-            let hash = fold(slot.low, slot.high ^ u64::from(slot.len_bytes));
-            let mut position = hash as usize & (self.slots.len() - 1);
-            while self.slots[position].entry != EMPTY.entry {
+            let mut position = hash(slot.word) & (self.slots.len() - 1);
+            while self.slots[position].word != FREE {
                 position = (position + 1) & (self.slots.len() - 1);
             }
             self.slots[position] = slot;
@@ -109,34 +114,64 @@ impl Dictionary {
     }
 }
 
-/// The text itself, if it has at most 16 bytes; its hash otherwise.
-#[inline(always)]
-fn words(bytes: &[u8], start: usize, text: &[u8]) -> (u64, u64) {
-    if text.len() > 16 {
-        return (xxh3_64(text), u64::MAX);
+impl Slot {
+    #[cold]
+    fn is(&self, bytes: &[u8], start: u32, len_bytes: u32) -> bool {
+        self.len_bytes == len_bytes && text(bytes, self.start, len_bytes) == text(bytes, start, len_bytes)
     }
-    let word = |at: usize, len_bytes: usize| -> u64 {
-        if len_bytes == 0 {
-            return 0;
-        }
-        let mask = u64::MAX >> (64 - 8 * len_bytes.min(8) as u32);
-        match bytes.get(start + at..).and_then(|rest| rest.first_chunk()) {
-            Some(eight) => u64::from_le_bytes(*eight) & mask,
-            None => {
-                let mut eight = [0; 8];
-                eight[..len_bytes].copy_from_slice(&text[at..at + len_bytes]);
-                u64::from_le_bytes(eight)
-            }
-        }
-    };
-    (word(0, text.len().min(8)), word(8, text.len().saturating_sub(8)))
 }
 
-/// Mixes two words by one wide multiplication (the step that wyhash is made of).
+fn text(bytes: &[u8], start: u32, len_bytes: u32) -> &[u8] {
+    &bytes[start as usize..][..len_bytes as usize]
+}
+
+/// Where a word's length is.
+const LEN_SHIFT: u32 = 120;
+/// No text has this word, and those from here on stand for the hash of a text.
+const FREE: u128 = 0xfe << LEN_SHIFT;
+const LONG: u128 = 0xff << LEN_SHIFT;
+
+/// By number of bytes: which bits of a word they are.
+const MASKS: [u128; 16] = {
+    let mut masks = [0; 16];
+    let mut len_bytes = 1;
+    while len_bytes < 16 {
+        masks[len_bytes] = u128::MAX >> (128 - 8 * len_bytes);
+        len_bytes += 1;
+    }
+    masks
+};
+
+/// The text itself and its length, if it has at most 15 bytes; its hash otherwise.
 #[inline(always)]
-fn fold(low: u64, high: u64) -> u64 {
+fn word(bytes: &[u8], start: usize, len_bytes: usize) -> u128 {
+    match (MASKS.get(len_bytes), bytes.get(start..).and_then(|rest| rest.first_chunk())) {
+        (Some(mask), Some(sixteen)) => {
+            u128::from_le_bytes(*sixteen) & mask | (len_bytes as u128) << LEN_SHIFT
+        }
+        _ => word_of_few(&bytes[start..][..len_bytes]),
+    }
+}
+
+/// The same of texts that are long, or stand at the very end.
+#[cold]
+fn word_of_few(text: &[u8]) -> u128 {
+    let mut sixteen = [0; 16];
+    match sixteen.get_mut(..text.len()) {
+        Some(bytes) if text.len() < 16 => {
+            bytes.copy_from_slice(text);
+            u128::from_le_bytes(sixteen) | (text.len() as u128) << LEN_SHIFT
+        }
+        _ => u128::from(xxh3_64(text)) | LONG,
+    }
+}
+
+/// Mixes the two halves of a word by one wide multiplication (the step that wyhash is made of).
+#[inline(always)]
+fn hash(word: u128) -> usize {
+    let (low, high) = (word as u64, (word >> 64) as u64);
     let product = u128::from(low ^ 0xa076_1d64_78bd_642f) * u128::from(high ^ 0xe703_7ed1_a0b4_28db);
-    product as u64 ^ (product >> 64) as u64
+    (product as u64 ^ (product >> 64) as u64) as usize
 }
 
 #[cfg(test)]
@@ -158,31 +193,25 @@ mod tests {
                 let entry = dictionary.get(&bytes, start, text.len() as u32, |seen| {
                     assert_eq!(seen, text.as_bytes());
                     next += 1;
-                    Entry { key: next - 1, exact: true }
+                    Entry::new(next - 1, true)
                 });
-                if dictionary.repeats {
-                    prop_assert_eq!(entry, *expected.entry(text).or_insert(entry));
-                    prop_assert_eq!(expected.len(), next as usize);
-                }
+                prop_assert_eq!(entry, *expected.entry(text).or_insert(entry));
+                prop_assert_eq!(expected.len(), next);
                 start += text.len() as u32;
             }
         }
     }
 
     #[test]
-    fn texts_that_do_not_repeat_are_not_looked_up() {
-        let bytes: Vec<u8> = (0..4000).flat_map(|number: u32| number.to_le_bytes()).collect();
-        let mut dictionary = Dictionary::new();
-        let mut made = 0;
-        for row in 0..4000 {
-            dictionary.get(&bytes, row * 4, 4, |_| {
-                made += 1;
-                Entry { key: made - 1, exact: true }
-            });
+    fn texts_that_do_not_repeat_are_told_from_those_that_do() {
+        for (distinct, repeats) in [(4000, false), (10, true)] {
+            let bytes: Vec<u8> =
+                (0..4000).flat_map(|number: u32| (number % distinct).to_le_bytes()).collect();
+            let mut dictionary = Dictionary::new();
+            for row in 0..4000 {
+                dictionary.get(&bytes, row * 4, 4, |_| Entry::new(0, true));
+            }
+            assert_eq!(dictionary.repeats(4000), repeats);
         }
-        assert_eq!(made, 4000);
-        assert!(!dictionary.repeats && dictionary.used == TRIAL_ROWS);
-        dictionary.clear();
-        assert!(dictionary.repeats);
     }
 }

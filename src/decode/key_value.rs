@@ -3,7 +3,6 @@
 //! Of a repeated key the last wins. A segment without an assignment sign that has no place of its own is
 //! kept under the key `_`. Such rows always carry their line.
 use super::matching::{Matcher, Span};
-use super::scan::Line;
 use crate::log_type::program::KeyValue;
 use crate::log_type::timestamp::Timestamp;
 
@@ -28,15 +27,14 @@ pub(super) struct Pairs {
     pub(super) unknown: Vec<(Span, Span)>,
 }
 
-/// Reads the pairs of `line`; `required` lists slots.
+/// Reads the pairs of a line; `required` lists slots.
 pub(super) fn read(
     format: &KeyValue,
     num_slots: usize,
     required: &[u16],
-    line: Line<'_>,
+    text: &[u8],
     matcher: &mut Matcher,
 ) -> Result<Pairs, KeyValueError> {
-    let text = line.from(0);
     let mut values = vec![Span::NULL; num_slots];
     let mut unknown = Vec::new();
     let mut time: Option<Span> = None;
@@ -72,7 +70,7 @@ pub(super) fn read(
     }
     let time = time.ok_or(KeyValueError::Timestamp)?;
     let timestamp = matcher
-        .read_timestamp(line, time.start as usize)
+        .read_timestamp(&text[time.start as usize..])
         .filter(|timestamp| timestamp.len_bytes == time.len_bytes as usize)
         .ok_or(KeyValueError::Timestamp)?;
     if required.iter().any(|slot| values[usize::from(*slot)] == Span::NULL) {

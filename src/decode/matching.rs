@@ -1,11 +1,21 @@
-//! Walks a log type's line program along one line: which variant, and where its values are.
+//! Walks a log type's line program along the lines of a block: which variant takes each, and where its values are.
 //!
-//! Invariant: the first variant, in declaration order, that takes the whole line wins. A capture goes to the
-//! first (or last) occurrence of what follows it and is never retried further on. Deliberately absent: the
-//! values themselves; `column` reads them later, a column at a time.
-use super::scan::Line;
-use crate::log_type::program::{MAX_SLOTS, Node, Step, Stop};
+//! A step is taken by all lines of the block before the next step is, so that what a step needs stays in registers
+//! and its branches go one way. Invariant: what comes out for a line is as if it had walked alone: the first
+//! variant, in declaration order, that takes the whole line wins. A capture goes to the first (or last) occurrence
+//! of what follows it and is never retried further on. Deliberately absent: the values themselves; `column` reads
+//! them later, a column at a time.
+use std::mem;
+
+use super::scan::Window;
+use crate::log_type::program::{Node, Step, Stop};
 use crate::log_type::timestamp::{Parser, Timestamp};
+
+mod diagnosis;
+
+/// Lines of a block: few enough that they, their places and their values' places stay in the second-level cache, and
+/// as many as a byte can count, which then needs no check as an index.
+pub(super) const BLOCK_LINES: usize = 256;
 
 /// Where a value is: bytes of the chunk, or of the decoder's constants, or nowhere (NULL).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,38 +31,68 @@ impl Span {
     pub(super) const CONSTANT: u32 = 1 << 31;
 }
 
-/// A line that a variant took.
+/// The variant that took a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Match {
-    pub(super) variant: u16,
-    pub(super) timestamp: Timestamp,
+struct Taken {
+    variant: u16,
     /// Padding was single spaces, as a rendered line has it.
-    pub(super) exact: bool,
+    exact: bool,
 }
 
-/// Walks programs; holds what was captured on the way.
-#[derive(Debug)]
-pub(super) struct Matcher {
-    /// By slot. Slots that the matched variant does not capture hold leftovers.
-    pub(super) spans: [Span; MAX_SLOTS],
-    /// Where the line starts in the chunk.
-    offset: u32,
-    parser: Parser,
-    reference_time: i64,
-    /// What the event time of this line was read as, from where: types share their first capture.
-    timestamp_memo: Option<(usize, Option<Timestamp>)>,
+/// How far a line has walked.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    at: u32,
+    line: u8,
+    exact: bool,
+}
+
+const NOWHERE: Cursor = Cursor { at: 0, line: 0, exact: false };
+
+/// What was read as the event time at a place, which types share.
+#[derive(Debug, Clone, Copy)]
+struct TimeRead {
+    at: u32,
     timestamp: Option<Timestamp>,
 }
 
+type ByLine<T> = Box<[T; BLOCK_LINES]>;
+
+const NOTHING_READ: TimeRead = TimeRead { at: u32::MAX, timestamp: None };
+
+/// Walks programs; holds what was found on the way, by line of the block.
+#[derive(Debug)]
+pub(super) struct Matcher {
+    /// In the window.
+    starts: ByLine<u32>,
+    ends: ByLine<u32>,
+    /// By slot. Slots that the variant of a line does not capture hold leftovers.
+    spans: Vec<ByLine<Span>>,
+    taken: ByLine<Option<Taken>>,
+    times: ByLine<TimeRead>,
+    /// Lines that have come to a branch, by how many branches there were before.
+    at_branch: Vec<Vec<Cursor>>,
+    spare: Vec<Cursor>,
+    /// Where the window begins in the chunk.
+    base: u32,
+    parser: Parser,
+    reference_time: i64,
+}
+
 impl Matcher {
-    pub(super) fn new() -> Self {
+    /// For programs of types with at most `num_slots` slots.
+    pub(super) fn new(num_slots: usize) -> Self {
         Self {
-            spans: [Span::NULL; MAX_SLOTS],
-            offset: 0,
+            starts: Box::new([0; BLOCK_LINES]),
+            ends: Box::new([0; BLOCK_LINES]),
+            spans: vec![Box::new([Span::NULL; BLOCK_LINES]); num_slots],
+            taken: Box::new([None; BLOCK_LINES]),
+            times: Box::new([NOTHING_READ; BLOCK_LINES]),
+            at_branch: Vec::new(),
+            spare: Vec::new(),
+            base: 0,
             parser: Parser::default(),
             reference_time: 0,
-            timestamp_memo: None,
-            timestamp: None,
         }
     }
 
@@ -61,151 +101,256 @@ impl Matcher {
         self.reference_time = micros;
     }
 
-    /// Call before a new line, which starts at `offset` of the chunk.
-    #[inline]
-    pub(super) fn next_line(&mut self, offset: u32) {
-        self.offset = offset;
-        self.timestamp_memo = None;
+    /// Begins a block: at most [`BLOCK_LINES`] lines by first and end byte of the chunk, in a window that begins at
+    /// `base` of the chunk.
+    pub(super) fn begin_block(&mut self, lines: impl Iterator<Item = (u32, u32)>, base: u32) {
+        self.base = base;
+        let places = self.starts.iter_mut().zip(self.ends.iter_mut());
+        for ((first, last), (start, end)) in places.zip(lines) {
+            (*first, *last) = (start - base, end - base);
+        }
+        self.taken.fill(None);
+        self.times.fill(NOTHING_READ);
     }
 
-    /// Which variant of `program` takes `line`, if any.
-    #[inline]
-    pub(super) fn matches(&mut self, program: &[Node], line: Line<'_>) -> Option<Match> {
-        self.timestamp = None;
-        let (variant, exact) = self.walk(program, line, 0, true)?;
-        Some(Match { variant, timestamp: self.timestamp?, exact })
+    /// Looks which variants of `program` take which of these lines, which none took before.
+    pub(super) fn walk(&mut self, program: &[Node], window: Window<'_>, lines: &[u8]) {
+        let mut cursors = mem::take(self.branch(0));
+        cursors.clear();
+        let starts = &self.starts;
+        cursors.extend(lines.iter().map(|line| Cursor {
+            line: *line,
+            exact: true,
+            at: starts[usize::from(*line)],
+        }));
+        *self.branch(0) = cursors;
+        self.walk_branch(program, window, 0);
     }
 
-    fn walk(
-        &mut self,
-        mut nodes: &[Node],
-        line: Line<'_>,
-        mut at: usize,
-        mut exact: bool,
-    ) -> Option<(u16, bool)> {
-        // most nodes have one successor: those are walked without a call each
-        while let [node] = nodes {
-            at = self.step(&node.step, line, at, &mut exact)?;
-            match node.accept {
-                Some(variant) if at == line.len_bytes() => return Some((variant, exact)),
-                _ => nodes = &node.next,
-            }
+    fn branch(&mut self, depth: usize) -> &mut Vec<Cursor> {
+        if self.at_branch.len() <= depth {
+            self.at_branch.resize_with(depth + 1, Vec::new);
+        }
+        &mut self.at_branch[depth]
+    }
+
+    /// Walks on with the lines that are at the branch of this depth.
+    fn walk_branch(&mut self, mut nodes: &[Node], window: Window<'_>, depth: usize) {
+        let mut cursors = mem::take(self.branch(depth));
+        // most nodes have one successor
+        while let [node] = nodes
+            && !cursors.is_empty()
+        {
+            let mut stepped = mem::take(&mut self.spare);
+            self.step(node, window, &cursors, &mut stepped);
+            self.spare = mem::replace(&mut cursors, stepped);
+            nodes = &node.next;
         }
         for node in nodes {
-            let found = self.walk(std::slice::from_ref(node), line, at, exact);
-            if found.is_some() {
-                return found;
+            if cursors.is_empty() {
+                break;
             }
+            let mut stepped = mem::take(self.branch(depth + 1));
+            self.step(node, window, &cursors, &mut stepped);
+            let is_over = stepped.is_empty();
+            *self.branch(depth + 1) = stepped;
+            if !is_over {
+                self.walk_branch(&node.next, window, depth + 1);
+            }
+            let taken = &self.taken;
+            cursors.retain(|cursor| taken[usize::from(cursor.line)].is_none());
         }
-        None
+        *self.branch(depth) = cursors;
     }
 
-    /// Where `step` ends when it stands at `at`.
-    #[inline(always)]
-    fn step(&mut self, step: &Step, line: Line<'_>, at: usize, exact: &mut bool) -> Option<usize> {
+    /// Takes a step with each of `cursors`; those that can go on are in `stepped`. Lines that end here are taken.
+    fn step(&mut self, node: &Node, window: Window<'_>, cursors: &[Cursor], stepped: &mut Vec<Cursor>) {
+        self.advance(&node.step, window, cursors, stepped);
+        if let Some(variant) = node.accept {
+            let Self { ends, taken, .. } = self;
+            stepped.retain(|cursor| {
+                let line = usize::from(cursor.line);
+                let is_over = cursor.at == ends[line];
+                if is_over {
+                    taken[line] = Some(Taken { variant, exact: cursor.exact });
+                }
+                !is_over
+            });
+        }
+    }
+
+    fn advance(&mut self, step: &Step, window: Window<'_>, cursors: &[Cursor], stepped: &mut Vec<Cursor>) {
+        let Self { ends, spans, times, parser, reference_time, base, .. } = self;
+        let ends = &**ends;
         match step {
-            Step::Literal(literal) => line.has(literal, at).then(|| at + literal.bytes.len()),
-            Step::Spaces => skip_spaces(line, at, exact),
-            Step::Timestamp => {
-                let timestamp = self.read_timestamp(line, at)?;
-                self.timestamp = Some(timestamp);
-                Some(at + timestamp.len_bytes)
+            Step::Literal(literal) => {
+                let len_bytes = literal.bytes.len() as u32;
+                filter_map(cursors, stepped, |cursor| {
+                    let end = ends[usize::from(cursor.line)] as usize;
+                    let is_there = window.has(literal, cursor.at as usize, end);
+                    (Cursor { at: cursor.at + len_bytes, ..cursor }, is_there)
+                });
             }
+            Step::Spaces => filter_map(cursors, stepped, |cursor| {
+                let end = ends[usize::from(cursor.line)] as usize;
+                let spaces = window.count_spaces(cursor.at as usize, end);
+                let exact = cursor.exact & (spaces == 1);
+                (Cursor { at: cursor.at + spaces as u32, exact, ..cursor }, spaces > 0)
+            }),
+            Step::Timestamp => filter_map(cursors, stepped, |cursor| {
+                let line = usize::from(cursor.line);
+                let read = &mut times[line];
+                if read.at != cursor.at {
+                    read.at = cursor.at;
+                    let text = window.slice(cursor.at as usize, ends[line] as usize);
+                    read.timestamp = parser.parse(text, *reference_time);
+                }
+                let len_bytes = read.timestamp.as_ref().map_or(0, |timestamp| timestamp.len_bytes as u32);
+                (Cursor { at: cursor.at + len_bytes, ..cursor }, len_bytes > 0)
+            }),
             Step::Capture { slot, word, stop } => {
-                let (end, after) = match stop {
-                    Stop::Literal { literal, last } => {
-                        let end = if *last { line.find_last(literal, at) } else { line.find(literal, at) }?;
-                        (end, end + literal.bytes.len())
-                    }
-                    Stop::Spaces => {
-                        let end = line.find_space(at)?;
-                        (end, skip_spaces(line, end, exact)?)
-                    }
-                    Stop::Separator(literal) => {
-                        let end = line.find_byte(literal.bytes[0], at, line.len_bytes())?;
-                        (end, line.has(literal, end).then(|| end + literal.bytes.len())?)
-                    }
-                    Stop::End => (line.len_bytes(), line.len_bytes()),
-                    Stop::EndWithout(byte) => match line.find_byte(*byte, at, line.len_bytes()) {
-                        Some(_) => return None,
-                        None => (line.len_bytes(), line.len_bytes()),
-                    },
-                };
-                if *word && line.has_space(at, end) {
-                    return None;
+                let spans = &mut *spans[usize::from(*slot)];
+                let capture = Capture { window, base: *base, word: *word, ends, spans };
+                match stop {
+                    Stop::Literal { literal, last: false } => capture.all(cursors, stepped, |at, end, _| {
+                        let stop = window.find(literal, at, end)?;
+                        Some((stop, stop + literal.bytes.len()))
+                    }),
+                    Stop::Literal { literal, last: true } => capture.all(cursors, stepped, |at, end, _| {
+                        let stop = window.find_last(literal, at, end)?;
+                        Some((stop, stop + literal.bytes.len()))
+                    }),
+                    Stop::Separator(literal) => capture.all(cursors, stepped, |at, end, _| {
+                        let stop = window.find_byte(literal.bytes[0], at, end)?;
+                        window.has(literal, stop, end).then(|| (stop, stop + literal.bytes.len()))
+                    }),
+                    Stop::Spaces => capture.all(cursors, stepped, |at, end, exact| {
+                        let stop = window.find_byte(b' ', at, end)?;
+                        Some((stop, skip_spaces(window, stop, end, exact)?))
+                    }),
+                    Stop::End => capture.all(cursors, stepped, |_, end, _| Some((end, end))),
+                    Stop::EndWithout(byte) => capture.all(cursors, stepped, |at, end, _| {
+                        window.find_byte(*byte, at, end).is_none().then_some((end, end))
+                    }),
                 }
-                self.spans[usize::from(*slot)] =
-                    Span { start: self.offset + at as u32, len_bytes: (end - at) as u32 };
-                Some(after)
             }
         }
     }
 
-    #[inline]
-    pub(super) fn read_timestamp(&mut self, line: Line<'_>, at: usize) -> Option<Timestamp> {
-        match self.timestamp_memo {
-            Some((position, timestamp)) if position == at => timestamp,
-            _ => {
-                let timestamp = self.parser.parse(line.from(at), self.reference_time);
-                self.timestamp_memo = Some((at, timestamp));
-                timestamp
-            }
+    /// Moves the lines that are taken from `left` to `taken`, which loses what it held. Both stay ascending.
+    pub(super) fn part(&self, left: &mut Vec<u8>, taken: &mut Vec<u8>) {
+        taken.clear();
+        taken.resize(left.len(), 0);
+        let (mut num_taken, mut num_left) = (0, 0);
+        // no branch: as in `filter_map`
+        for position in 0..left.len() {
+            let line = left[position];
+            let is_taken = self.is_taken(line);
+            (left[num_left], taken[num_taken]) = (line, line);
+            num_taken += usize::from(is_taken);
+            num_left += usize::from(!is_taken);
+        }
+        taken.truncate(num_taken);
+        left.truncate(num_left);
+    }
+
+    pub(super) fn is_taken(&self, line: u8) -> bool {
+        self.taken[usize::from(line)].is_some()
+    }
+
+    /// Variant, event time, and whether all padding was single spaces, of a line that is taken.
+    pub(super) fn found(&self, line: u8) -> Option<(u16, Timestamp, bool)> {
+        let line = usize::from(line);
+        let Taken { variant, exact } = self.taken[line]?;
+        Some((variant, self.times[line].timestamp?, exact))
+    }
+
+    /// By line, where the values of this slot are.
+    pub(super) fn spans(&self, slot: usize) -> &[Span; BLOCK_LINES] {
+        &*self.spans[slot]
+    }
+
+    /// Notes a line that was read otherwise: its values by slot, relative to the line.
+    pub(super) fn take(&mut self, line: u8, variant: u16, timestamp: Timestamp, values: &[Span]) {
+        let position = usize::from(line);
+        self.taken[position] = Some(Taken { variant, exact: false });
+        self.times[position] = TimeRead { at: u32::MAX, timestamp: Some(timestamp) };
+        for (slot, span) in values.iter().enumerate() {
+            self.spans[slot][position] = self.absolute(line, *span);
         }
     }
 
-    /// How far `program` gets along a line that it does not take, and whether it would take it with a
-    /// readable event time.
-    pub(super) fn diagnose(&mut self, program: &[Node], line: Line<'_>) -> Diagnosis {
-        let mut diagnosis = Diagnosis { reached: 0, timestamp: false };
-        self.explore(program, line, 0, false, &mut diagnosis);
-        diagnosis
+    /// A place in the chunk, from one relative to a line.
+    pub(super) fn absolute(&self, line: u8, span: Span) -> Span {
+        match span {
+            Span::NULL => span,
+            span => Span { start: span.start + self.starts[usize::from(line)] + self.base, ..span },
+        }
     }
 
-    fn explore(
-        &mut self,
-        nodes: &[Node],
-        line: Line<'_>,
-        at: usize,
-        guessed: bool,
-        diagnosis: &mut Diagnosis,
-    ) {
-        for node in nodes {
-            if let Some(at) = self.step(&node.step, line, at, &mut true) {
-                if !guessed {
-                    diagnosis.reached = diagnosis.reached.max(at as u32);
-                }
-                diagnosis.timestamp |= guessed && node.accept.is_some() && at == line.len_bytes();
-                self.explore(&node.next, line, at, guessed, diagnosis);
-            }
-            if node.step == Step::Timestamp {
-                // as if anything were a time; also where one can be read but goes on, as in `..Zjunk`
-                diagnosis.timestamp |= node.accept.is_some();
-                for next in &node.next {
-                    let after = match &next.step {
-                        Step::Literal(literal) => line.find(literal, at),
-                        _ => line.find_space(at),
-                    };
-                    if let Some(after) = after {
-                        self.explore(std::slice::from_ref(next), line, after, true, diagnosis);
-                    }
-                }
-            }
-        }
+    /// The text of a line.
+    pub(super) fn text<'a>(&self, window: Window<'a>, line: u8) -> &'a [u8] {
+        let line = usize::from(line);
+        window.slice(self.starts[line] as usize, self.ends[line] as usize)
+    }
+
+    /// The event time at the start of a text.
+    pub(super) fn read_timestamp(&mut self, text: &[u8]) -> Option<Timestamp> {
+        self.parser.parse(text, self.reference_time)
     }
 }
 
-/// Why a program did not take a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Diagnosis {
-    /// Bytes of the line that it could read.
-    pub(super) reached: u32,
-    /// Only the event time is in the way.
-    pub(super) timestamp: bool,
+/// What a capture step needs.
+struct Capture<'a> {
+    window: Window<'a>,
+    base: u32,
+    word: bool,
+    ends: &'a [u32; BLOCK_LINES],
+    spans: &'a mut [Span; BLOCK_LINES],
+}
+
+impl Capture<'_> {
+    /// `stop` says where the value that begins at a place ends, and where to go on; it is given the line's end, too.
+    #[inline(always)]
+    fn all(
+        self,
+        cursors: &[Cursor],
+        stepped: &mut Vec<Cursor>,
+        stop: impl Fn(usize, usize, &mut bool) -> Option<(usize, usize)>,
+    ) {
+        let Self { window, base, word, ends, spans } = self;
+        filter_map(cursors, stepped, |cursor| {
+            let (line, at, mut exact) = (usize::from(cursor.line), cursor.at as usize, cursor.exact);
+            match stop(at, ends[line] as usize, &mut exact) {
+                Some((end, after)) if !word || window.find_byte(b' ', at, end).is_none() => {
+                    spans[line] = Span { start: base + at as u32, len_bytes: (end - at) as u32 };
+                    (Cursor { at: after as u32, line: cursor.line, exact }, true)
+                }
+                _ => (cursor, false),
+            }
+        });
+    }
+}
+
+/// `stepped` becomes what `step` makes of `cursors`, of those that it says can go on. No branch depends on that:
+/// which of mixed lines go on, no processor foretells.
+#[inline(always)]
+fn filter_map(cursors: &[Cursor], stepped: &mut Vec<Cursor>, mut step: impl FnMut(Cursor) -> (Cursor, bool)) {
+    stepped.resize(cursors.len(), NOWHERE);
+    let mut num_stepped = 0;
+    for cursor in cursors {
+        let (cursor, goes_on) = step(*cursor);
+        if let Some(place) = stepped.get_mut(num_stepped) {
+            *place = cursor;
+        }
+        num_stepped += usize::from(goes_on);
+    }
+    stepped.truncate(num_stepped);
 }
 
 #[inline(always)]
-fn skip_spaces(line: Line<'_>, at: usize, exact: &mut bool) -> Option<usize> {
-    let spaces = line.count_spaces(at);
+fn skip_spaces(window: Window<'_>, at: usize, end: usize, exact: &mut bool) -> Option<usize> {
+    let spaces = window.count_spaces(at, end);
     *exact &= spaces == 1;
     (spaces > 0).then_some(at + spaces)
 }

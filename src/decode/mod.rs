@@ -1,9 +1,10 @@
 //! Chunk -> one Arrow batch per log type, rejects and blanks. Pure, and never fails: what cannot be decoded
 //! is a reject.
 //!
-//! Two passes. The first goes along the lines: each is matched against the log types' programs, and where its
-//! values are is noted. The second goes down the columns: one loop per column turns places into values. So
-//! nothing is allocated per line, and no choice of type is made per value.
+//! Two passes. The first goes along the lines, a block of them at a time: a block is matched against the log types'
+//! programs, all its lines taking one step after the other together, and where their values are is noted. The
+//! second goes down the columns: one loop per column turns places into values. So nothing is allocated per line,
+//! and no choice of type is made per value.
 //!
 //! Invariants: rows + rejects + blanks = lines; where a chunk is cut between lines makes no difference to them;
 //! a row without `raw` renders to its line. `naive` (tests only) says what is right.
@@ -31,25 +32,50 @@ mod scan;
 mod value;
 
 use key_value::KeyValueError;
-use matching::Matcher;
+use matching::{BLOCK_LINES, Matcher};
 pub use needles::Needles;
 use rows::TypeRowsBuilder;
-use scan::{Line, PADDING};
+use scan::{Newlines, PADDING, Window};
 
 /// Turns chunks into batches; keeps its buffers from one to the next.
 #[derive(Debug)]
 pub struct Decoder {
     types: Vec<TypeRowsBuilder>,
     matcher: Matcher,
+    /// Lines that are not matched yet.
+    block: Vec<BlockLine>,
+    /// Of the block: lines that no type has taken, and those that the last one took.
+    left: Vec<u8>,
+    taken: Vec<u8>,
     /// The end of a chunk, copied to where it has padding behind it.
     tail: Vec<u8>,
+}
+
+/// A line of a block, by its places in the chunk.
+#[derive(Debug, Clone, Copy)]
+struct BlockLine {
+    number: u32,
+    /// Without its newline.
+    whole: (u32, u32),
+    /// Without white space around it.
+    text: (u32, u32),
+    /// Both are the same, but for what all lines end with.
+    exact: bool,
 }
 
 impl Decoder {
     /// A decoder for lines of these types.
     pub fn new(types: &LogTypes) -> Self {
-        let types = types.iter().map(|log_type| TypeRowsBuilder::new(Arc::clone(log_type))).collect();
-        Self { types, matcher: Matcher::new(), tail: Vec::new() }
+        let types: Vec<_> = types.iter().map(|log_type| TypeRowsBuilder::new(Arc::clone(log_type))).collect();
+        let num_slots = types.iter().map(|builder| builder.num_slots).max();
+        Self {
+            types,
+            matcher: Matcher::new(num_slots.unwrap_or(0)),
+            block: Vec::with_capacity(BLOCK_LINES),
+            left: Vec::new(),
+            taken: Vec::new(),
+            tail: Vec::new(),
+        }
     }
 
     /// A decoder that makes the rows of one log type only, and of them the columns at these positions of its table,
@@ -75,7 +101,7 @@ impl Decoder {
                 self.read_lines(chunk, &mut Lines::default());
             }
         }
-        let builder = self.types.iter_mut().find(|builder| !builder.line.is_empty())?;
+        let builder = self.types.iter_mut().find(|builder| builder.num_rows() > 0)?;
         Some(builder.finish(chunk, column::is_text(&chunk.bytes)))
     }
 
@@ -90,6 +116,7 @@ impl Decoder {
             self.read_line(bytes, start, end, carriage_return, &mut lines);
             counted = (end + 1).min(bytes.len());
         }
+        self.match_block(bytes, &mut lines);
     }
 
     /// Prepares for a chunk's lines, and says what they end with.
@@ -125,13 +152,13 @@ impl Decoder {
         let mut types = Vec::new();
         let mut rows = BTreeMap::new();
         let mut time_range: Option<(i64, i64)> = None;
-        for builder in self.types.iter_mut().filter(|builder| !builder.line.is_empty()) {
+        for builder in self.types.iter_mut().filter(|builder| builder.num_rows() > 0) {
             let table = &builder.log_type.table;
-            let type_rows = TypeRows { rows: builder.line.len() as u64, hash: table.hash.clone() };
+            let type_rows = TypeRows { rows: builder.num_rows() as u64, hash: table.hash.clone() };
             rows.insert(table.log_type.clone(), type_rows);
-            for time in &builder.timestamp {
-                let (first, last) = time_range.unwrap_or((*time, *time));
-                time_range = Some((first.min(*time), last.max(*time)));
+            if let Some((first, last)) = builder.time_range() {
+                let (earliest, latest) = time_range.unwrap_or((first, last));
+                time_range = Some((earliest.min(first), latest.max(last)));
             }
             let table = Arc::clone(table);
             let batch = builder.finish(chunk, is_clean);
@@ -168,7 +195,7 @@ impl Decoder {
         let bytes: &[u8] = &chunk.bytes;
         let line_ending = self.start(chunk);
         let mut start = 0;
-        for end in memchr_iter(b'\n', bytes) {
+        for end in Newlines::new(bytes) {
             self.read_line(bytes, start, end, line_ending == LineEnding::CrLf, lines);
             start = end + 1;
         }
@@ -176,6 +203,7 @@ impl Decoder {
             // nothing is rendered behind a last line without a newline, so a carriage return there is kept
             self.read_line(bytes, start, bytes.len(), false, lines);
         }
+        self.match_block(bytes, lines);
         line_ending
     }
 
@@ -212,27 +240,43 @@ impl Decoder {
             lines.blanks.push(Blank { line: number, span });
             return;
         }
-        let len_bytes = text.len();
-        let line = match bytes.get(offset..offset + len_bytes + PADDING) {
-            Some(window) => Line::new(window, len_bytes),
-            None => {
-                self.tail.clear();
-                self.tail.extend_from_slice(text);
-                self.tail.resize(len_bytes + PADDING, 0);
-                Line::new(&self.tail, len_bytes)
-            }
+        let text = (offset as u32, (offset + text.len()) as u32);
+        self.block.push(BlockLine { number, whole: span, text, exact });
+        if self.block.len() == BLOCK_LINES {
+            self.match_block(bytes, lines);
+        }
+    }
+
+    /// Makes rows and rejects of the lines that wait.
+    fn match_block(&mut self, bytes: &[u8], lines: &mut Lines) {
+        let Self { types, matcher, block, left, taken, tail } = self;
+        let (Some(first), Some(last)) = (block.first(), block.last()) else { return };
+        let (start, end) = (first.text.0 as usize, last.text.1 as usize);
+        let (window, base) = if end + PADDING <= bytes.len() {
+            (Window::new(bytes), 0)
+        } else {
+            tail.clear();
+            tail.extend_from_slice(&bytes[start..end]);
+            tail.resize(end - start + PADDING, 0);
+            (Window::new(tail), start as u32)
         };
-        self.matcher.next_line(offset as u32);
-        for builder in &mut self.types {
-            if let Some(found) = self.matcher.matches(&builder.log_type.program, line) {
-                builder.push(number, span, found, exact, &self.matcher);
-                return;
-            }
-            if builder.push_pairs(number, span, offset as u32, line, &mut self.matcher) {
-                return;
+        matcher.begin_block(block.iter().map(|line| line.text), base);
+        left.clear();
+        left.extend((0..=u8::MAX).take(block.len()));
+        for builder in types.iter_mut() {
+            matcher.walk(&builder.log_type.program, window, left);
+            builder.match_pairs(left, window, matcher);
+            matcher.part(left, taken);
+            builder.push(taken, block, matcher);
+            if left.is_empty() {
+                break;
             }
         }
-        lines.rejects.push(diagnose(&self.types, &mut self.matcher, line, number, span));
+        for line in left.iter() {
+            let BlockLine { number, whole, .. } = block[usize::from(*line)];
+            lines.rejects.push(diagnose(types, matcher, window, *line, number, whole));
+        }
+        block.clear();
     }
 }
 
@@ -240,7 +284,8 @@ impl Decoder {
 fn diagnose(
     types: &[TypeRowsBuilder],
     matcher: &mut Matcher,
-    line: Line<'_>,
+    window: Window<'_>,
+    line: u8,
     number: u32,
     span: (u32, u32),
 ) -> Reject {
@@ -248,13 +293,14 @@ fn diagnose(
         Reject { line: number, piece: 0, span, log_type: None, column: 0, reason: RejectReason::NoTemplate };
     for builder in types {
         let log_type = &builder.log_type;
-        let diagnosis = matcher.diagnose(&log_type.program, line);
+        let diagnosis = matcher.diagnose(&log_type.program, window, line);
         if diagnosis.reached > reject.column {
             reject.column = diagnosis.reached;
             reject.log_type = Some(Arc::from(log_type.name()));
         }
         let pairs = log_type.key_value.as_ref().and_then(|format| {
-            key_value::read(format, builder.num_slots, &builder.required, line, matcher).err()
+            let text = matcher.text(window, line);
+            key_value::read(format, builder.num_slots, &builder.required, text, matcher).err()
         });
         let reason = match pairs {
             Some(KeyValueError::RequiredKey) => RejectReason::RequiredKey,

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int16Array, Int32Array, Int64Array, NullArray, RecordBatch, StringBuilder,
-    TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BinaryBuilder, Int16Array, Int32Array, Int64Array, NullArray, RecordBatch,
+    StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::datatypes::Schema;
 
-use super::column::{self, Outcome, Spans, Text};
+use super::BlockLine;
+use super::column::{self, Outcome, Text};
 use super::dictionary::Dictionary;
 use super::key_value;
-use super::matching::{Match, Matcher, Span};
-use super::scan::Line;
+use super::matching::{Matcher, Span};
+use super::scan::Window;
 use crate::log_type::program::KEY_VALUE_VARIANT;
 use crate::log_type::template::Part;
 use crate::log_type::{LogType, form, timestamp};
@@ -34,17 +35,29 @@ pub(super) struct TypeRowsBuilder {
     constants: Vec<u8>,
     /// Slots that a `key_value` line must have.
     pub(super) required: Vec<u16>,
-    pub(super) line: Vec<i32>,
-    form: Vec<i16>,
-    pub(super) timestamp: Vec<i64>,
-    /// The whole line, as `raw` keeps it.
-    whole: Vec<(u32, u32)>,
+    rows: Vec<Row>,
+    /// By slot, then row.
+    spans: Vec<Vec<Span>>,
+    /// By row: whether it carries its line.
     keep_raw: Vec<bool>,
-    /// By row, then slot.
-    spans: Vec<Span>,
     /// (row, key, value) of pairs whose key is unknown.
     unknown: Vec<(u32, Span, Span)>,
+    /// The same of the block's lines, before they are rows.
+    unknown_of_block: Vec<(u8, Span, Span)>,
     dictionaries: Vec<Dictionary>,
+}
+
+/// What a row has besides its values.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    micros: i64,
+    line: u32,
+    /// The whole line, as `raw` keeps it.
+    start: u32,
+    end: u32,
+    form: i16,
+    /// It renders to its line, as far as its template and its time go.
+    exact: bool,
 }
 
 impl TypeRowsBuilder {
@@ -87,13 +100,11 @@ impl TypeRowsBuilder {
             unset,
             constants,
             required,
-            line: Vec::new(),
-            form: Vec::new(),
-            timestamp: Vec::new(),
-            whole: Vec::new(),
+            rows: Vec::new(),
+            spans: vec![Vec::new(); num_slots],
             keep_raw: Vec::new(),
-            spans: Vec::new(),
             unknown: Vec::new(),
+            unknown_of_block: Vec::new(),
             dictionaries,
             wanted: None,
             log_type,
@@ -109,80 +120,77 @@ impl TypeRowsBuilder {
         self.wanted.as_ref().is_some_and(Vec::is_empty)
     }
 
-    #[inline]
-    pub(super) fn push(
-        &mut self,
-        number: u32,
-        whole: (u32, u32),
-        found: Match,
-        exact: bool,
-        matcher: &Matcher,
-    ) {
+    /// Takes those of `lines` that are pairs of this type, which none of its templates took.
+    pub(super) fn match_pairs(&mut self, lines: &[u8], window: Window<'_>, matcher: &mut Matcher) {
+        let Some(format) = &self.log_type.key_value else { return };
+        for &line in lines {
+            if matcher.is_taken(line) {
+                continue;
+            }
+            let text = matcher.text(window, line);
+            let Ok(pairs) = key_value::read(format, self.num_slots, &self.required, text, matcher) else {
+                continue;
+            };
+            matcher.take(line, KEY_VALUE_VARIANT, pairs.timestamp, &pairs.values);
+            let unknown = pairs.unknown.into_iter();
+            self.unknown_of_block.extend(
+                unknown
+                    .map(|(key, value)| (line, matcher.absolute(line, key), matcher.absolute(line, value))),
+            );
+        }
+    }
+
+    /// Adds the rows that these lines of the block, ascending, are.
+    pub(super) fn push(&mut self, taken: &[u8], lines: &[BlockLine], matcher: &Matcher) {
         if self.is_forgotten() {
+            self.unknown_of_block.clear();
             return;
         }
-        self.push_row(
-            number,
-            whole,
-            form(found.variant, found.timestamp.form),
-            found.timestamp,
-            exact && found.exact,
-        );
-        let row = self.spans.len();
-        self.spans.extend_from_slice(&matcher.spans[..self.num_slots]);
-        for (slot, span) in &self.unset[usize::from(found.variant)] {
-            self.spans[row + slot] = *span;
+        let first = self.rows.len();
+        for &line in taken {
+            let Some((variant, timestamp, exact)) = matcher.found(line) else { continue };
+            let at = &lines[usize::from(line)];
+            self.rows.push(Row {
+                micros: timestamp.micros,
+                line: at.number,
+                start: at.whole.0,
+                end: at.whole.1,
+                form: form(variant, timestamp.form),
+                exact: exact && at.exact && timestamp.form != timestamp::OTHER,
+            });
+        }
+        for (slot, column) in self.spans.iter_mut().enumerate() {
+            let spans = matcher.spans(slot);
+            column.extend(taken.iter().map(|line| spans[usize::from(*line)]));
+        }
+        for (row, line) in (first..).zip(taken) {
+            let unset = matcher.found(*line).and_then(|(variant, ..)| self.unset.get(usize::from(variant)));
+            for (slot, span) in unset.into_iter().flatten() {
+                self.spans[*slot][row] = *span;
+            }
+        }
+        for (line, key, value) in self.unknown_of_block.drain(..) {
+            let row = first + taken.partition_point(|taken| *taken < line);
+            self.unknown.push((row as u32, key, value));
         }
     }
 
-    #[inline]
-    fn push_row(
-        &mut self,
-        number: u32,
-        whole: (u32, u32),
-        form: i16,
-        timestamp: timestamp::Timestamp,
-        exact: bool,
-    ) {
-        self.line.push(number as i32);
-        self.form.push(form);
-        self.timestamp.push(timestamp.micros);
-        self.whole.push(whole);
-        self.keep_raw.push(!exact || timestamp.form == timestamp::OTHER);
+    pub(super) fn num_rows(&self) -> usize {
+        self.rows.len()
     }
 
-    /// Whether the line is one of `key=value` pairs of this type, and so a row.
-    pub(super) fn push_pairs(
-        &mut self,
-        number: u32,
-        whole: (u32, u32),
-        offset: u32,
-        line: Line<'_>,
-        matcher: &mut Matcher,
-    ) -> bool {
-        let Some(format) = &self.log_type.key_value else { return false };
-        let Ok(pairs) = key_value::read(format, self.num_slots, &self.required, line, matcher) else {
-            return false;
-        };
-        if self.is_forgotten() {
-            return true;
-        }
-        let row = self.line.len() as u32;
-        let absolute = |span: Span| match span {
-            Span::NULL => span,
-            span => Span { start: span.start + offset, ..span },
-        };
-        self.push_row(number, whole, form(KEY_VALUE_VARIANT, pairs.timestamp.form), pairs.timestamp, false);
-        self.spans.extend(pairs.values.into_iter().map(absolute));
-        self.unknown
-            .extend(pairs.unknown.into_iter().map(|(key, value)| (row, absolute(key), absolute(value))));
-        true
+    /// First and last event time.
+    pub(super) fn time_range(&self) -> Option<(i64, i64)> {
+        let times = self.rows.iter().map(|row| row.micros);
+        times.clone().min().zip(times.max())
     }
 
     /// The rows as a batch; the builder is empty afterwards.
     pub(super) fn finish(&mut self, chunk: &RawChunk, is_clean: bool) -> RecordBatch {
-        let num_rows = self.line.len();
+        let num_rows = self.rows.len();
         let bytes: &[u8] = &chunk.bytes;
+        self.keep_raw.clear();
+        self.keep_raw.extend(self.rows.iter().map(|row| !row.exact));
         let text = Text { bytes, constants: &self.constants, is_clean, reference_time: chunk.reference_time };
         let mut misfits = Vec::new();
         let num_columns = self.log_type.columns.len();
@@ -195,7 +203,7 @@ impl TypeRowsBuilder {
                 continue;
             }
             if position == self.log_type.timestamp_column {
-                let values = std::mem::take(&mut self.timestamp);
+                let values: Vec<_> = self.rows.iter().map(|row| row.micros).collect();
                 arrays.push(Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")));
                 continue;
             }
@@ -204,7 +212,7 @@ impl TypeRowsBuilder {
             let dictionary = &mut self.dictionaries[position];
             arrays.push(column::build(
                 column.column_type,
-                Spans { table: &self.spans, num_columns: self.num_slots, column: position },
+                &self.spans[position],
                 text,
                 dictionary,
                 &mut outcome,
@@ -215,15 +223,13 @@ impl TypeRowsBuilder {
             self.keep_raw[row as usize] = true;
         }
         arrays.push(Arc::new(Int64Array::from(vec![chunk.chunk_id(); num_rows])));
-        arrays.push(Arc::new(Int32Array::from(std::mem::take(&mut self.line))));
-        arrays.push(Arc::new(Int16Array::from(std::mem::take(&mut self.form))));
+        arrays.push(Arc::new(Int32Array::from_iter_values(self.rows.iter().map(|row| row.line as i32))));
+        arrays.push(Arc::new(Int16Array::from_iter_values(self.rows.iter().map(|row| row.form))));
         arrays.push(self.raw(bytes));
         arrays.push(extra);
-        self.spans.clear();
-        self.whole.clear();
-        self.keep_raw.clear();
+        self.rows.clear();
+        self.spans.iter_mut().for_each(Vec::clear);
         self.unknown.clear();
-        self.timestamp.clear();
         let schema = &self.log_type.table.schema;
         let (schema, arrays) = match &self.wanted {
             None => (Arc::clone(schema), arrays),
@@ -245,9 +251,12 @@ impl TypeRowsBuilder {
     }
 
     fn raw(&self, bytes: &[u8]) -> ArrayRef {
+        if !self.keep_raw.contains(&true) {
+            return Arc::new(BinaryArray::new_null(self.keep_raw.len()));
+        }
         let mut raw = BinaryBuilder::with_capacity(self.keep_raw.len(), 0);
-        for (keep, (start, end)) in self.keep_raw.iter().zip(&self.whole) {
-            raw.append_option(keep.then(|| &bytes[*start as usize..*end as usize]));
+        for (keep, row) in self.keep_raw.iter().zip(&self.rows) {
+            raw.append_option(keep.then(|| &bytes[row.start as usize..row.end as usize]));
         }
         Arc::new(raw.finish())
     }
@@ -255,7 +264,7 @@ impl TypeRowsBuilder {
     /// What no column holds: values that do not fit, captures and keys that are not declared; and the rows
     /// that have any.
     fn extra(&self, text: Text<'_>, misfits: &[(u32, u16, Span)]) -> (ArrayRef, Vec<u32>) {
-        let num_rows = self.line.len();
+        let num_rows = self.rows.len();
         let mut entries: BTreeMap<u32, BTreeMap<String, String>> = BTreeMap::new();
         let storable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
         let mut enter = |row: u32, key: String, span: Span| {
@@ -267,9 +276,9 @@ impl TypeRowsBuilder {
         }
         for (position, name) in self.log_type.undeclared.iter().enumerate() {
             let slot = self.log_type.columns.len() + position;
-            let spans = Spans { table: &self.spans, num_columns: self.num_slots, column: slot };
-            for (row, span) in spans.iter().enumerate().filter(|(_, span)| *span != Span::NULL) {
-                enter(row as u32, name.clone(), span);
+            let spans = self.spans[slot].iter().enumerate();
+            for (row, span) in spans.filter(|(_, span)| **span != Span::NULL) {
+                enter(row as u32, name.clone(), *span);
             }
         }
         for (row, column, span) in misfits {

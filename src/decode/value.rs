@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::log_type::timestamp;
 
 /// A decimal integer of at most `max`, at `bytes[start..][..len_bytes]`; negative ones only if `signed`.
-#[inline]
+#[inline(always)]
 pub(super) fn integer(
     bytes: &[u8],
     start: usize,
@@ -26,7 +26,7 @@ pub(super) fn integer(
 /// One to eight digits, all at once: each byte pair, then each two, then each four are added up
 /// (Daniel Lemire, "Quickly parsing eight digits", 2018). The load takes in what stands before the number,
 /// which is then masked: cheaper than a copy of odd length.
-#[inline]
+#[inline(always)]
 fn short_digits(bytes: &[u8], start: usize, len_bytes: usize) -> Option<u64> {
     if len_bytes == 0 || len_bytes > 8 {
         return None;

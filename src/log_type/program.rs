@@ -19,21 +19,21 @@ pub struct Literal {
     pub bytes: Box<[u8]>,
     /// Offset in `bytes` of the byte that is rarest in logs: what a search looks for.
     pub anchor: usize,
-    /// The first eight bytes, little endian, and which of them count.
-    pub head: u64,
+    /// The first sixteen bytes, little endian, and which of them count.
+    pub head: u128,
     /// Mask for `head`.
-    pub head_mask: u64,
+    pub head_mask: u128,
 }
 
 impl Literal {
     /// Prepares `bytes`, which are not empty.
     pub fn new(bytes: &[u8]) -> Self {
         let anchor = (0..bytes.len()).min_by_key(|at| commonness(bytes[*at])).unwrap_or(0);
-        let len_bytes = bytes.len().min(8);
-        let mut head = [0; 8];
+        let len_bytes = bytes.len().min(16);
+        let mut head = [0; 16];
         head[..len_bytes].copy_from_slice(&bytes[..len_bytes]);
-        let head_mask = u64::MAX >> (64 - 8 * len_bytes as u32);
-        Self { bytes: bytes.into(), anchor, head: u64::from_le_bytes(head), head_mask }
+        let head_mask = u128::MAX >> (128 - 8 * len_bytes as u32);
+        Self { bytes: bytes.into(), anchor, head: u128::from_le_bytes(head), head_mask }
     }
 }
 
@@ -60,8 +60,8 @@ pub enum Stop {
         /// Their last occurrence instead of their first.
         last: bool,
     },
-    /// These bytes, at the first place where their first byte stands: a value of a pair never holds the
-    /// separator, or it would swallow unknown and repeated keys. They are consumed with the capture.
+    /// These bytes, at the first place where their first byte stands: a value of a pair never holds the separator,
+    /// or it would swallow unknown and repeated keys; and a word holds no space. They are consumed with the capture.
     Separator(Literal),
     /// The first space; all spaces there are consumed with the capture.
     Spaces,
@@ -84,7 +84,7 @@ pub enum Step {
     Capture {
         /// Column number, or number of columns + index into the undeclared names.
         slot: u16,
-        /// The column's values have no spaces.
+        /// The column's values have no spaces, which the stop alone does not see to.
         word: bool,
         /// Where it ends.
         stop: Stop,
@@ -121,20 +121,26 @@ pub fn insert(
             Part::Capture { name, last } => match slot_of(name) {
                 None => Step::Timestamp,
                 Some(slot) => {
-                    let stop = match parts.get(at + 1) {
+                    let word = is_word(slot);
+                    // where the first space ends a word, nobody has to look for others in it
+                    let (stop, word) = match parts.get(at + 1) {
                         Some(Part::Literal(bytes)) if separator.is_some() => {
-                            Stop::Separator(Literal::new(bytes))
+                            (Stop::Separator(Literal::new(bytes)), word)
+                        }
+                        Some(Part::Literal(bytes)) if word && !*last && bytes.starts_with(b" ") => {
+                            (Stop::Separator(Literal::new(bytes)), false)
                         }
                         Some(Part::Literal(bytes)) => {
-                            Stop::Literal { literal: Literal::new(bytes), last: *last }
+                            (Stop::Literal { literal: Literal::new(bytes), last: *last }, word)
                         }
-                        Some(Part::Spaces) if !*last => Stop::Spaces,
-                        None => separator.map_or(Stop::End, Stop::EndWithout),
+                        Some(Part::Spaces) if !*last => (Stop::Spaces, false),
+                        None if word && separator.is_none() => (Stop::EndWithout(b' '), false),
+                        None => (separator.map_or(Stop::End, Stop::EndWithout), word),
                         Some(_) => return Err(format!("literal text must follow {{{name}}}")),
                     };
                     // what ends it, if anything, is consumed with it
                     at += 1;
-                    Step::Capture { slot, word: is_word(slot), stop }
+                    Step::Capture { slot, word, stop }
                 }
             },
         };

@@ -33,7 +33,8 @@ struct Listening {
 
 impl Proxy {
     pub(crate) fn start(target_port: u16) -> Proxy {
-        let mut proxy = Proxy { port: free_port(), target_port, connections: Arc::default(), listening: None };
+        let mut proxy =
+            Proxy { port: free_port(), target_port, connections: Arc::default(), listening: None };
         proxy.refuse(false);
         proxy
     }
