@@ -147,6 +147,21 @@ fn the_hunting_questions_find_what_is_there() {
 }
 
 #[test]
+fn a_file_of_two_statements_fails_instead_of_answering_half() {
+    let site = Site::new();
+    site.write("logs/a.log", [FIREWALL_LINE, ""].join("\n"));
+    site.run(&["logs"]);
+    site.write("tasks/two.sql", "-- task: two\nSELECT 1 AS a;\nSELECT 2 AS b;\n");
+    site.write("tasks/one.sql", "-- task: one\nSELECT 1 AS a; -- the end\n");
+    let run = |name: &str| site.end(&["task", "run", name, "--id", name, "--sql-tasks", "tasks"]);
+    run("two").expect_code(1);
+    let error = status(&site, "two")["error"].to_string();
+    assert!(error.contains("several statements"), "{error}");
+    run("one").expect_code(0);
+    assert_eq!(status(&site, "one")["result"], json!({ "num_rows": 1, "rows": [{ "a": 1 }] }));
+}
+
+#[test]
 fn a_schedule_is_listed_and_removed() {
     let site = Site::new();
     let listed = site.ok(&["task", "schedule", "ping", "--cron", "0 3 * * *", "--param", "say=x"]);
