@@ -47,6 +47,22 @@ fn what_is_wrong_is_said_with_exit_code_2() {
 }
 
 #[test]
+fn an_id_is_a_text_of_one_line_and_a_unique_key_is_of_one_kind_of_task() {
+    let site = Site::new();
+    for id in ["", " ", "a\nb - ping - completed"] {
+        site.error(2, &["task", "submit", "ping", "--id", id]);
+        site.error(2, &["run_task", id, "ping"]);
+    }
+    assert_eq!(site.ok(&["task", "submit", "ping", "--id", "p", "--unique", "k"]), "p\n");
+    assert_eq!(site.ok(&["task", "submit", "ping", "--unique", "k"]), "p\n");
+    for command in ["submit", "run"] {
+        let error = site.error(2, &["task", command, "verify", "--unique", "k"]);
+        assert!(error.contains("task p has that --unique key and runs ping"), "{error}");
+    }
+    assert_eq!(site.ok(&["list_tasks"]), "p - ping - pending\n");
+}
+
+#[test]
 fn old_scripts_get_one_line_per_task() {
     let site = Site::new();
     assert_eq!(site.ok(&["run_task", "one", "ping"]), "one - ping - completed\n");
