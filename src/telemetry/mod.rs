@@ -74,13 +74,13 @@ pub enum Metric {
     QueueChunks,
     /// Bytes between readers and processors, now.
     QueueBytes,
-    /// Age in milliseconds of the oldest chunk in the stream, now.
+    /// Age in milliseconds of the oldest chunk in the stream, now; `/metrics` says seconds.
     QueueOldestMillis,
     /// Chunks that a processor has taken and not committed, now.
     InFlightChunks,
     /// Bytes that a processor has taken and not committed, now.
     InFlightBytes,
-    /// When the oldest of them came: milliseconds after the start of this process; 0: there is none.
+    /// When the oldest of them came: milliseconds after this process began; 0: there is none. `/metrics` says seconds.
     OldestInFlight,
     /// Tasks that this worker runs, now.
     TasksRunning,
@@ -211,10 +211,10 @@ impl Metric {
             Self::CopiedBytes => "pipeline_copied_bytes_total",
             Self::QueueChunks => "pipeline_queue_chunks",
             Self::QueueBytes => "pipeline_queue_bytes",
-            Self::QueueOldestMillis => "pipeline_queue_oldest_milliseconds",
+            Self::QueueOldestMillis => "pipeline_queue_oldest_seconds",
             Self::InFlightChunks => "pipeline_in_flight_chunks",
             Self::InFlightBytes => "pipeline_in_flight_bytes",
-            Self::OldestInFlight => "pipeline_in_flight_oldest_start_milliseconds",
+            Self::OldestInFlight => "pipeline_in_flight_oldest_start_seconds",
             Self::TasksRunning => "pipeline_tasks_running",
             Self::DownloadBytes => "pipeline_download_bytes_total",
             Self::DownloadsRetried => "pipeline_downloads_retried_total",
@@ -273,11 +273,11 @@ impl Metric {
             Self::CopiedBytes => "Bytes of rows sent to Postgres by COPY",
             Self::QueueChunks => "Chunks between readers and processors, now",
             Self::QueueBytes => "Bytes between readers and processors, now",
-            Self::QueueOldestMillis => "Age in milliseconds of the oldest chunk in the stream, now",
+            Self::QueueOldestMillis => "Age in seconds of the oldest chunk in the stream, now",
             Self::InFlightChunks => "Chunks that a processor has taken and not committed, now",
             Self::InFlightBytes => "Bytes that a processor has taken and not committed, now",
             Self::OldestInFlight => {
-                "When the oldest of them came: milliseconds after the start of this process; 0: there is none"
+                "When the oldest of them came: seconds after the start of this process; 0: there is none"
             }
             Self::TasksRunning => "Tasks that this worker runs, now",
             Self::DownloadBytes => "Bytes of files received",

@@ -73,15 +73,15 @@ function showOverview(overview) {
   const running = overview.processes.flatMap((process) => (process.metrics ? [process.metrics] : []));
   const largest = (name) => Math.max(0, ...running.map((metrics) => metrics[name] || 0));
   const inFlight = Math.max(0, ...running.map((metrics) => {
-    const since = metrics.pipeline_in_flight_oldest_start_milliseconds;
-    return since ? metrics.process_uptime_seconds - since / 1000 : 0;
+    const since = metrics.pipeline_in_flight_oldest_start_seconds;
+    return since ? metrics.process_uptime_seconds - since : 0;
   }));
   const facts = [
     ["Archive", bytes(overview.archive.bytes)],
     ["Storage per day", overview.usd_per_day === null ? "?" : overview.usd_per_day < 0.01 ? "under $0.01" : overview.usd_per_day.toLocaleString("en", { style: "currency", currency: "USD" })],
     ["Queue", bytes(sum(overview, "pipeline_queue_bytes"))],
     ["Chunks queued", number(sum(overview, "pipeline_queue_chunks"))],
-    ["Oldest queued", number(largest("pipeline_queue_oldest_milliseconds") / 1000) + " s"],
+    ["Oldest queued", number(largest("pipeline_queue_oldest_seconds")) + " s"],
     ["Lag of processors", number(inFlight) + " s"],
     ["Tasks pending", number(overview.tasks.pending)],
     ["Tasks running", number(overview.tasks.running)],
