@@ -133,9 +133,14 @@ async function showTask(id, isRefresh) {
   if (!isRefresh) { heading.scrollIntoView({ block: "nearest" }); heading.focus(); }
 }
 
+let rejects = null; // how many there were when they were asked for
 async function showRejects() {
+  const now = before ? before.archive.tables.find((row) => row.name === "rejects")?.rows || 0 : null;
+  // to find the last ones of many takes the server a while
+  if (now !== null && now === rejects) return;
   const rows = await ask("/api/rejects");
-  table($("rejects"), rows.length === 1 ? "One line that no log type takes" : rows.length + " lines that no log type takes", [
+  rejects = now;
+  table($("rejects"), rows.length === 1 ? "The last line that no log type takes" : "The last " + rows.length + " lines that no log type takes", [
     { title: "file", of: (row) => row.file.split("/").pop() },
     { title: "at byte", number: true, of: (row) => number(row.offset) },
     { title: "reason", of: (row) => row.reason },
