@@ -73,7 +73,8 @@ fn everything_on_the_page_is_answered() {
     assert_eq!(page.json("/api/tasks")[0]["id"], "p");
     assert_eq!(page.json("/api/tasks?status=failed").as_array().unwrap().len(), 0);
     assert!(page.json("/api/tasks/p")["lines"][0].as_str().unwrap().ends_with(" seen"));
-    assert_eq!(get(&page.address, "/api/tasks/none", None).0, 404);
+    let (status, body) = get(&page.address, "/api/tasks/none", None);
+    assert!(status == 404 && body.contains("there is no task none"), "{status} {body}");
     assert_eq!(page.json("/api/windows").as_array().unwrap().len(), 0);
     let questions = page.json("/api/questions");
     for question in questions.as_array().unwrap() {
