@@ -89,6 +89,16 @@ fn a_worker_drains_what_was_submitted_and_a_cancelled_task_is_not_run() {
     assert_eq!(status(&site, "b")["status"], "completed");
 }
 
+#[test]
+fn a_task_that_makes_files_may_replace_them() {
+    let site = Site::new();
+    let make = ["task", "run", "generate", "--param", "out=gen", "--param", "files=1", "--param", "lines=10"];
+    site.ok(&make);
+    let ended = site.end(&make).expect_code(1);
+    assert!(ended.stderr.contains("already exists; give --force"), "{}", ended.stderr);
+    site.ok(&[&make[..], &["--param", "force=true"]].concat());
+}
+
 /// What it said before is kept, another worker runs it again, and the child does not live on.
 #[test]
 fn a_killed_workers_task_is_taken_over() {
