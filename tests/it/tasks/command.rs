@@ -39,6 +39,7 @@ fn what_is_wrong_is_said_with_exit_code_2() {
         (&["task", "status", "none"], "no task with the id none"),
         (&["task", "cancel", "none"], "no task with the id none"),
         (&["task", "schedule", "ping", "--cron", "every day"], "is no cron expression"),
+        (&["task", "schedule", "ping", "--cron", "0 0 3 * * *"], "it has 6 fields; write minute hour"),
         (&["task", "run", "verify", "--param", "into=postgres://a:secret@h/d"], "a password would be kept"),
     ] {
         let ended = site.end(arguments).expect_code(2);
