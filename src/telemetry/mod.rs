@@ -50,6 +50,10 @@ pub enum Metric {
     ChunksTakenOver,
     /// Stream entries moved to the dead letters.
     EntriesDeadLettered,
+    /// Times that Redis was found not to serve.
+    RedisOutages,
+    /// Attempts to commit to Postgres that failed and are made again.
+    CommitsRetried,
     /// Runs of tasks that ended well.
     TasksCompleted,
     /// Tasks that failed for good.
@@ -124,7 +128,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 52] = [
+    pub const ALL: [Metric; 54] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -142,6 +146,8 @@ impl Metric {
         Self::ChunksReshipped,
         Self::ChunksTakenOver,
         Self::EntriesDeadLettered,
+        Self::RedisOutages,
+        Self::CommitsRetried,
         Self::TasksCompleted,
         Self::TasksFailed,
         Self::TasksCancelled,
@@ -199,6 +205,8 @@ impl Metric {
             Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
             Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
             Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
+            Self::RedisOutages => "pipeline_redis_outages_total",
+            Self::CommitsRetried => "pipeline_commits_retried_total",
             Self::TasksCompleted => "task_count_total{status=\"completed\"}",
             Self::TasksFailed => "task_count_total{status=\"failed\"}",
             Self::TasksCancelled => "task_count_total{status=\"cancelled\"}",
@@ -259,6 +267,8 @@ impl Metric {
             }
             Self::ChunksTakenOver => "Chunks taken over from a processor that is gone",
             Self::EntriesDeadLettered => "Stream entries moved to the dead letters",
+            Self::RedisOutages => "Times that Redis was found not to serve",
+            Self::CommitsRetried => "Attempts to commit to Postgres that failed and are made again",
             Self::TasksCompleted => "Runs of tasks that completed",
             Self::TasksFailed => "Tasks that failed for good",
             Self::TasksCancelled => "Tasks that were cancelled",
