@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Place;
+use crate::servers::Postgres;
 use crate::support::{AUTH_LINE, DNS_LINE, FIREWALL_LINE, Site};
 
 fn status(site: &Site, id: &str) -> Value {
@@ -137,7 +138,7 @@ fn a_job_of_the_program_is_a_task_and_its_failure_is_final() {
 
 #[test]
 fn the_hunting_questions_find_what_is_there() {
-    let site = Site::new();
+    let mut site = Site::new();
     let mut text = String::new();
     for second in 0..12 {
         text += &format!(
@@ -156,21 +157,29 @@ fn the_hunting_questions_find_what_is_there() {
     text += "2024-01-15T00:00:02.487Z client 192.168.1.247 query: notevil-domain.com IN A + (10.140.125.58) NOERROR\n";
     site.write("logs/a.log", text);
     site.run(&["logs"]);
-    let rows = |name: &str, parameters: &[&str]| {
-        site.ok(&[&["task", "run", name, "--id", name], parameters].concat());
-        status(&site, name)["result"]["rows"].as_array().unwrap().clone()
-    };
-    let found = rows("brute_force", &["--param", "failures=10", "--param", "window=30s"]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((&found[0]["source_ip"], &found[0]["most_in_window"]), (&json!("10.9.9.9"), &json!(12)));
-    let found = rows("dns_iocs", &[]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0]["query_domain"], "sub.evil-domain.com");
-    let found = rows("lateral_movement", &[]);
-    assert_eq!((found.len(), &found[0]["hosts"]), (1, &json!(12)));
-    let found = rows("top_talkers", &["--param", "limit=1"]);
-    assert_eq!((&found[0]["src"], &found[0]["events"]), (&json!("192.168.1.45"), &json!(12)));
-    assert_eq!(rows("hourly_volume", &[]).len(), 4);
+    let database = Postgres::shared().database();
+    site.run(&["logs", "--into", &database.url()]);
+    // no parameter may hold a password
+    site.set("PGPASSWORD", "pipeline");
+    let postgres = format!("from={}", database.url().replace(":pipeline@", "@"));
+    for from in ["from=./pipeline-data/archive", postgres.as_str()] {
+        let rows = |name: &str, parameters: &[&str]| {
+            let run = ["task", "run", name, "--output", "json", "--param", from];
+            let task: Value = serde_json::from_str(&site.ok(&[&run[..], parameters].concat())).unwrap();
+            task["result"]["rows"].as_array().unwrap().clone()
+        };
+        let found = rows("brute_force", &["--param", "failures=10", "--param", "window=30s"]);
+        assert_eq!(found.len(), 1, "{from}: {found:?}");
+        assert_eq!((&found[0]["source_ip"], &found[0]["most_in_window"]), (&json!("10.9.9.9"), &json!(12)));
+        let found = rows("dns_iocs", &[]);
+        assert_eq!(found.len(), 1, "{from}: {found:?}");
+        assert_eq!(found[0]["query_domain"], "sub.evil-domain.com");
+        let found = rows("lateral_movement", &[]);
+        assert_eq!((found.len(), &found[0]["hosts"]), (1, &json!(12)), "{from}");
+        let found = rows("top_talkers", &["--param", "limit=1"]);
+        assert_eq!((&found[0]["src"], &found[0]["events"]), (&json!("192.168.1.45"), &json!(12)), "{from}");
+        assert_eq!(rows("hourly_volume", &[]).len(), 4, "{from}");
+    }
 }
 
 #[test]
