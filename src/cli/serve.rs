@@ -58,7 +58,9 @@ pub(super) struct ServeArgs {
     /// Redis list that they are pushed to; corrections go to NAME:corrections
     #[arg(long, value_name = "NAME", default_value = "pipeline_output")]
     queue_name: String,
-    /// Archive that accepted events go to as well, one by one, as log type "events"
+    /// Archive that accepted events go to as well, one by one, as log type "events", and that the page shows
+    ///
+    /// Where none is named, events go to none, and the page shows ./pipeline-data/archive.
     #[arg(long, value_name = "URL")]
     archive: Option<String>,
     #[command(flatten)]

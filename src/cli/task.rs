@@ -103,11 +103,7 @@ async fn run_now(args: &RunArgs, global: &Global) -> anyhow::Result<Exit> {
     let new = registry.check(args.new.task())?;
     let store = args.place.open().await?;
     let id = store.submit(&new).await?;
-    let held = store.existing(&id).await?;
-    if held.name != new.name {
-        let reason = format!("task {id} has that --unique key and runs {}; choose another key", held.name);
-        return Err(UsageError(reason).into());
-    }
+    expect_name(&store, &id, &new.name).await?;
     let task = match run_to_end(&store, registry, &id, &args.task_log, !global.quiet).await? {
         Ok(task) => task,
         Err(code) => return Ok(Exit::Code(code)),
@@ -124,6 +120,16 @@ async fn run_now(args: &RunArgs, global: &Global) -> anyhow::Result<Exit> {
             Ok(Exit::SOME_FAILED)
         }
     }
+}
+
+/// The task that holds a `--unique` key stands for another one only where both run the same.
+async fn expect_name(store: &TaskStore, id: &str, name: &str) -> anyhow::Result<()> {
+    let held = store.existing(id).await?;
+    if held.name == name {
+        return Ok(());
+    }
+    let reason = format!("task {id} has that --unique key and runs {}; choose another key", held.name);
+    Err(UsageError(reason).into())
 }
 
 /// The task as it ended; after a signal, which hands it back, the exit code.
@@ -158,7 +164,9 @@ async fn run_to_end(
 async fn submit(args: &SubmitArgs, global: &Global) -> anyhow::Result<Exit> {
     let mut new = args.place.registry(global)?.check(args.new.task())?;
     new.delay = args.delay.unwrap_or_default();
-    let id = args.place.open().await?.submit(&new).await?;
+    let store = args.place.open().await?;
+    let id = store.submit(&new).await?;
+    expect_name(&store, &id, &new.name).await?;
     print(&format!("{id}\n"))?;
     Ok(Exit::DONE)
 }

@@ -26,6 +26,20 @@ const MAX_PIECES: u32 = 1000;
 const SCRAPE: Duration = Duration::from_secs(2);
 const PRICES: (&str, &str) = ("data/prices.toml", include_str!("../../data/prices.toml"));
 const DAYS_PER_MONTH: f64 = 365.0 / 12.0;
+/// A hundred chunks with rejects hold a hundred of them.
+const LAST_REJECTS: &str = r#"
+SELECT file, "offset", line, log_type, reason, bytes
+FROM rejects
+JOIN (
+    SELECT chunk_id AS id, max(committed_at) AS committed_at
+    FROM chunks
+    WHERE rejects > 0
+    GROUP BY chunk_id
+    ORDER BY committed_at DESC
+    LIMIT 100
+) AS newest ON chunk_id = id
+ORDER BY committed_at DESC, file, "offset" DESC
+LIMIT 100"#;
 
 /// See the module.
 pub(super) struct Answers {
@@ -117,13 +131,12 @@ impl Answers {
         self.tasks.windows(100).await.map(Json::Array).map_err(text)
     }
 
-    /// The last rejects, each with the bytes of its line.
+    /// The rejects that were committed last, each with the bytes of its line.
     pub(super) async fn rejects(&self) -> Answer {
-        let sql = "SELECT file, \"offset\", line, log_type, reason, bytes FROM rejects LIMIT 100";
         if let Err(LakeError::NotFound { .. }) = Archive::open(&self.archive).await {
             return Ok(Json::Array(Vec::new()));
         }
-        let mut rows = self.ask(sql).await?["rows"].take();
+        let mut rows = self.ask(LAST_REJECTS).await?["rows"].take();
         for row in rows.as_array_mut().into_iter().flatten() {
             let text = row["bytes"].as_str().map(from_hex).unwrap_or_default();
             row["text"] = text.into();

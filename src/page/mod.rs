@@ -138,7 +138,10 @@ async fn tasks(State(page): State<PageState>, Query(filter): Query<TaskFilter>) 
 
 async fn task(State(page): State<PageState>, Path(id): Path<String>) -> Response {
     match page.answers.task(&id).await {
-        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Ok(None) => {
+            let error = format!("there is no task {id} any more");
+            (StatusCode::NOT_FOUND, Json(serde_json::json!({ "error": error }))).into_response()
+        }
         Ok(Some(json)) => answer(Ok(json)),
         Err(error) => answer(Err(error)),
     }

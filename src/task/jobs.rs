@@ -126,6 +126,12 @@ const JOBS: &[Job] = &[
             Given("files", Integer, Optional, "how many"),
             Given("lines", Integer, Optional, "lines of each"),
             Given("seed", Integer, Optional, "same seed, same lines"),
+            Given(
+                "force",
+                Flag,
+                Optional,
+                "replace files that are there, as after an attempt that was killed",
+            ),
         ],
     },
     Job {

@@ -7,9 +7,16 @@ use super::TaskError;
 /// The first time after `after` that a cron expression names, in UTC.
 pub fn next_time(cron: &str, after: DateTime<Utc>) -> Result<String, TaskError> {
     let fail = |reason: String| TaskError::Cron { text: cron.to_owned(), reason };
+    // with a sixth field the parser takes the first for seconds, and a seventh is a year, after which none comes
+    let num_fields = cron.split_whitespace().count();
+    if num_fields != 5 && !cron.starts_with('@') {
+        return Err(fail(format!("it has {num_fields} fields")));
+    }
     let parsed: Cron =
         cron.parse().map_err(|error: croner::errors::CronError| fail(lower(&error.to_string())))?;
-    let next = parsed.find_next_occurrence(&after, false).map_err(|error| fail(lower(&error.to_string())))?;
+    let next = parsed
+        .find_next_occurrence(&after, false)
+        .map_err(|_| fail("it names no moment that comes".to_owned()))?;
     Ok(next.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
@@ -32,7 +39,8 @@ mod tests {
         ] {
             assert_eq!(next_time(cron, after).unwrap(), next, "{cron}");
         }
-        for bad in ["", "* * *", "61 * * * *", "0 0 30 2 *"] {
+        assert!(next_time("@daily", after).is_ok());
+        for bad in ["", "* * *", "61 * * * *", "0 0 30 2 *", "* * * * * *", "0 0 0 1 1 * 2030"] {
             assert!(next_time(bad, after).is_err(), "{bad}");
         }
     }

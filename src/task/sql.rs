@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Value as Json, json};
 
 use super::jobs::{shortened, succeeded};
@@ -101,7 +101,14 @@ fn add(registry: Registry, task: SqlTask) -> Registry {
             let printed = succeeded(end)?;
             let rows = match printed.trim() {
                 "" => rows.deserialize(json!([])),
-                printed => rows.deserialize(&mut serde_json::Deserializer::from_str(printed)),
+                printed => {
+                    let mut answers = serde_json::Deserializer::from_str(printed);
+                    let first = rows.deserialize(&mut answers);
+                    first.and_then(|rows| match answers.end() {
+                        Ok(()) => Ok(rows),
+                        Err(_) => Err(de::Error::custom("it is of several statements; keep one in the file")),
+                    })
+                }
             };
             rows.map_err(|error| {
                 TaskFailure::Permanent(format!("the query's answer cannot be read: {error}"))
@@ -153,7 +160,7 @@ fn parse(path: &str, text: &str) -> Result<SqlTask, TaskError> {
         let Some((key, value)) = line.split_once(':') else { continue };
         let value = value.trim();
         match key.trim() {
-            "task" => name = Some(value.to_owned()),
+            "task" if !value.is_empty() => name = Some(value.to_owned()),
             "about" => about = value.to_owned(),
             "side" => {
                 side = match value {
@@ -316,6 +323,7 @@ mod tests {
     fn a_file_that_says_nothing_of_itself_is_refused_by_its_name() {
         for (text, part) in [
             ("SELECT 1", "no line `-- task: NAME`"),
+            ("-- task:\nSELECT 1", "no line `-- task: NAME`"),
             ("-- task: t\n-- side: moon\nSELECT 1", "side moon"),
             ("-- task: t\n-- parameter: n\nSELECT 1", "is not NAME KIND"),
         ] {

@@ -311,7 +311,14 @@ impl Worker {
 
     async fn fire_schedules(&self) -> Result<(), TaskError> {
         for schedule in self.store.due_schedules().await? {
-            let next = next_time(&schedule.cron, chrono::Utc::now())?;
+            let next = match next_time(&schedule.cron, chrono::Utc::now()) {
+                Ok(next) => next,
+                // others are due all the same
+                Err(error) => {
+                    tracing::warn!("schedule {}: {error}", schedule.id);
+                    continue;
+                }
+            };
             let new = NewTask { parameters: schedule.parameters.clone(), ..NewTask::new(&schedule.name) };
             match self.registry.check(new) {
                 Ok(new) => drop(self.store.fire(&schedule, new, &next).await?),

@@ -26,10 +26,17 @@ pub fn render_metrics() -> String {
     for metric in Metric::ALL {
         let (family, kind) = (family(metric), kind(metric));
         if family != last_family {
-            text += &format!("# HELP {family} {}\n# TYPE {family} {kind}\n", metric.help());
+            text += &format!("# HELP {family} {}\n# TYPE {family} {kind}\n", help(metric));
             last_family = family;
         }
-        text += &format!("{} {}\n", metric.name(), metric.value());
+        let value = match metric {
+            // counted in whole ones, told in the unit that Prometheus has for time
+            Metric::QueueOldestMillis | Metric::OldestInFlight => {
+                (metric.value() as f64 / 1000.0).to_string()
+            }
+            _ => metric.value().to_string(),
+        };
+        text += &format!("{} {value}\n", metric.name());
     }
     for summary in Summary::ALL {
         summary.render(&mut text);
@@ -62,6 +69,14 @@ fn family(metric: Metric) -> &'static str {
     metric.name().split('{').next().unwrap_or_default()
 }
 
+/// Of a family of several series: what all of them say.
+fn help(metric: Metric) -> &'static str {
+    match family(metric) {
+        "task_count_total" => "Runs of tasks, by what the task is after them",
+        _ => metric.help(),
+    }
+}
+
 fn kind(metric: Metric) -> &'static str {
     if family(metric).ends_with("_total") { "counter" } else { "gauge" }
 }
@@ -87,6 +102,9 @@ mod tests {
             assert_eq!(series.count(), 1, "{}", metric.name());
         }
         assert_eq!(text.matches("# TYPE task_count_total counter").count(), 1);
+        assert!(!text.contains("milliseconds"), "Prometheus has seconds for time");
+        Metric::QueueOldestMillis.set(1500);
+        assert!(render_metrics().contains("\npipeline_queue_oldest_seconds 1.5\n"));
         let value =
             text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();
         assert!(value.parse::<f64>().unwrap() > 1e6, "{value}");

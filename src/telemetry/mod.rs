@@ -50,6 +50,10 @@ pub enum Metric {
     ChunksTakenOver,
     /// Stream entries moved to the dead letters.
     EntriesDeadLettered,
+    /// Times that Redis was found not to serve.
+    RedisOutages,
+    /// Attempts to commit to Postgres that failed and are made again.
+    CommitsRetried,
     /// Runs of tasks that ended well.
     TasksCompleted,
     /// Tasks that failed for good.
@@ -74,13 +78,13 @@ pub enum Metric {
     QueueChunks,
     /// Bytes between readers and processors, now.
     QueueBytes,
-    /// Age in milliseconds of the oldest chunk in the stream, now.
+    /// Age in milliseconds of the oldest chunk in the stream, now; `/metrics` says seconds.
     QueueOldestMillis,
     /// Chunks that a processor has taken and not committed, now.
     InFlightChunks,
     /// Bytes that a processor has taken and not committed, now.
     InFlightBytes,
-    /// When the oldest of them came: milliseconds after the start of this process; 0: there is none.
+    /// When the oldest of them came: milliseconds after this process began; 0: there is none. `/metrics` says seconds.
     OldestInFlight,
     /// Tasks that this worker runs, now.
     TasksRunning,
@@ -124,7 +128,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them, in declaration order.
-    pub const ALL: [Metric; 52] = [
+    pub const ALL: [Metric; 54] = [
         Self::InputBytesTotal,
         Self::InputBytesRead,
         Self::ChunkBytesShipped,
@@ -142,6 +146,8 @@ impl Metric {
         Self::ChunksReshipped,
         Self::ChunksTakenOver,
         Self::EntriesDeadLettered,
+        Self::RedisOutages,
+        Self::CommitsRetried,
         Self::TasksCompleted,
         Self::TasksFailed,
         Self::TasksCancelled,
@@ -199,6 +205,8 @@ impl Metric {
             Self::ChunksReshipped => "pipeline_chunks_reshipped_total",
             Self::ChunksTakenOver => "pipeline_chunks_taken_over_total",
             Self::EntriesDeadLettered => "pipeline_entries_dead_lettered_total",
+            Self::RedisOutages => "pipeline_redis_outages_total",
+            Self::CommitsRetried => "pipeline_commits_retried_total",
             Self::TasksCompleted => "task_count_total{status=\"completed\"}",
             Self::TasksFailed => "task_count_total{status=\"failed\"}",
             Self::TasksCancelled => "task_count_total{status=\"cancelled\"}",
@@ -211,10 +219,10 @@ impl Metric {
             Self::CopiedBytes => "pipeline_copied_bytes_total",
             Self::QueueChunks => "pipeline_queue_chunks",
             Self::QueueBytes => "pipeline_queue_bytes",
-            Self::QueueOldestMillis => "pipeline_queue_oldest_milliseconds",
+            Self::QueueOldestMillis => "pipeline_queue_oldest_seconds",
             Self::InFlightChunks => "pipeline_in_flight_chunks",
             Self::InFlightBytes => "pipeline_in_flight_bytes",
-            Self::OldestInFlight => "pipeline_in_flight_oldest_start_milliseconds",
+            Self::OldestInFlight => "pipeline_in_flight_oldest_start_seconds",
             Self::TasksRunning => "pipeline_tasks_running",
             Self::DownloadBytes => "pipeline_download_bytes_total",
             Self::DownloadsRetried => "pipeline_downloads_retried_total",
@@ -259,6 +267,8 @@ impl Metric {
             }
             Self::ChunksTakenOver => "Chunks taken over from a processor that is gone",
             Self::EntriesDeadLettered => "Stream entries moved to the dead letters",
+            Self::RedisOutages => "Times that Redis was found not to serve",
+            Self::CommitsRetried => "Attempts to commit to Postgres that failed and are made again",
             Self::TasksCompleted => "Runs of tasks that completed",
             Self::TasksFailed => "Tasks that failed for good",
             Self::TasksCancelled => "Tasks that were cancelled",
@@ -273,11 +283,11 @@ impl Metric {
             Self::CopiedBytes => "Bytes of rows sent to Postgres by COPY",
             Self::QueueChunks => "Chunks between readers and processors, now",
             Self::QueueBytes => "Bytes between readers and processors, now",
-            Self::QueueOldestMillis => "Age in milliseconds of the oldest chunk in the stream, now",
+            Self::QueueOldestMillis => "Age in seconds of the oldest chunk in the stream, now",
             Self::InFlightChunks => "Chunks that a processor has taken and not committed, now",
             Self::InFlightBytes => "Bytes that a processor has taken and not committed, now",
             Self::OldestInFlight => {
-                "When the oldest of them came: milliseconds after the start of this process; 0: there is none"
+                "When the oldest of them came: seconds after the start of this process; 0: there is none"
             }
             Self::TasksRunning => "Tasks that this worker runs, now",
             Self::DownloadBytes => "Bytes of files received",

@@ -181,6 +181,7 @@ impl Loader {
                 Ok(Err(failure)) => failure,
                 Err(_elapsed) => WarehouseError::Hangs,
             };
+            Metric::CommitsRetried.add(1);
             if pause == FIRST_PAUSE {
                 tracing::warn!(
                     "postgres cannot commit now; waiting for it, nothing is acknowledged: {failure}"

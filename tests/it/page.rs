@@ -65,10 +65,16 @@ fn everything_on_the_page_is_answered() {
     assert!(overview["processes"][0]["metrics"]["process_resident_memory_bytes"].as_f64().unwrap() > 0.0);
     let rejects = page.json("/api/rejects");
     assert_eq!(rejects[0]["text"], "<script>alert(1)</script>");
+    site.write("logs/zz.log", "newer\nnewest\n");
+    site.run(&["logs/zz.log"]);
+    let rejects = page.json("/api/rejects");
+    let texts = rejects.as_array().unwrap().iter().map(|reject| reject["text"].as_str().unwrap());
+    assert_eq!(texts.collect::<Vec<_>>(), ["newest", "newer", "<script>alert(1)</script>"]);
     assert_eq!(page.json("/api/tasks")[0]["id"], "p");
     assert_eq!(page.json("/api/tasks?status=failed").as_array().unwrap().len(), 0);
     assert!(page.json("/api/tasks/p")["lines"][0].as_str().unwrap().ends_with(" seen"));
-    assert_eq!(get(&page.address, "/api/tasks/none", None).0, 404);
+    let (status, body) = get(&page.address, "/api/tasks/none", None);
+    assert!(status == 404 && body.contains("there is no task none"), "{status} {body}");
     assert_eq!(page.json("/api/windows").as_array().unwrap().len(), 0);
     let questions = page.json("/api/questions");
     for question in questions.as_array().unwrap() {

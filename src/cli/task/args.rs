@@ -62,7 +62,7 @@ pub(in super::super) struct NewArgs {
     /// Name of the task
     pub(super) name: String,
     /// Give it this id, which none may have [default: a new one]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub(super) id: Option<String>,
     /// Give it this parameter (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
@@ -184,6 +184,7 @@ pub(in super::super) struct OldListArgs {
 
 #[derive(Debug, Args)]
 pub(in super::super) struct OldRunArgs {
+    #[arg(value_parser = parse_id)]
     pub(super) id: String,
     pub(super) name: String,
     /// Append a line for each start and end to this file
@@ -191,6 +192,14 @@ pub(in super::super) struct OldRunArgs {
     pub(super) task_log: PathBuf,
     #[command(flatten)]
     pub(super) place: PlaceArgs,
+}
+
+/// Lists have a line per task, and a variable of a script that is not set gives an empty text.
+fn parse_id(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() || text.chars().any(char::is_control) {
+        true => Err("write a text of one line that is not empty".into()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn parse_parameter(text: &str) -> Result<(String, String), String> {

@@ -17,12 +17,8 @@ function node(tag, attributes, ...children) {
 
 async function ask(path) {
   const response = await fetch(path, token ? { headers: { authorization: "Bearer " + token } } : {});
-  if (response.status === 401) {
-    $("token-form").hidden = false;
-    throw new Error("a token is wanted");
-  }
-  $("token-form").hidden = true;
   const json = await response.json();
+  $("token-form").hidden = response.status !== 401;
   if (!response.ok) throw new Error(json.error || response.statusText);
   return json;
 }
@@ -73,15 +69,15 @@ function showOverview(overview) {
   const running = overview.processes.flatMap((process) => (process.metrics ? [process.metrics] : []));
   const largest = (name) => Math.max(0, ...running.map((metrics) => metrics[name] || 0));
   const inFlight = Math.max(0, ...running.map((metrics) => {
-    const since = metrics.pipeline_in_flight_oldest_start_milliseconds;
-    return since ? metrics.process_uptime_seconds - since / 1000 : 0;
+    const since = metrics.pipeline_in_flight_oldest_start_seconds;
+    return since ? metrics.process_uptime_seconds - since : 0;
   }));
   const facts = [
     ["Archive", bytes(overview.archive.bytes)],
     ["Storage per day", overview.usd_per_day === null ? "?" : overview.usd_per_day < 0.01 ? "under $0.01" : overview.usd_per_day.toLocaleString("en", { style: "currency", currency: "USD" })],
     ["Queue", bytes(sum(overview, "pipeline_queue_bytes"))],
     ["Chunks queued", number(sum(overview, "pipeline_queue_chunks"))],
-    ["Oldest queued", number(largest("pipeline_queue_oldest_milliseconds") / 1000) + " s"],
+    ["Oldest queued", number(largest("pipeline_queue_oldest_seconds")) + " s"],
     ["Lag of processors", number(inFlight) + " s"],
     ["Tasks pending", number(overview.tasks.pending)],
     ["Tasks running", number(overview.tasks.running)],
@@ -109,7 +105,7 @@ async function showTasks() {
   const tasks = await ask("/api/tasks?status=" + encodeURIComponent($("task-status").value));
   const took = (task) => (task.end_time && task.start_time ? number((Date.parse(task.end_time) - Date.parse(task.start_time)) / 1000) + " s" : "");
   table($("tasks"), "The last ones", [
-    { title: "task", of: (task) => node("button", { class: "link", "data-key": task.id, onclick: () => showTask(task.id) }, task.name) },
+    { title: "task", of: (task) => node("button", { class: "link", "data-key": task.id, onclick: () => openTask(task.id) }, task.name) },
     { title: "status", of: (task) => node("span", { class: task.status }, task.is_waiting ? "waiting" : task.status) },
     { title: "began", of: (task) => short(task.start_time) },
     { title: "took", number: true, of: took },
@@ -125,7 +121,7 @@ async function showTask(id, isRefresh) {
   const heading = node("h3", { tabindex: "-1" }, task.name + " " + task.id + ": " + task.status);
   const parts = [heading];
   if (task.error) parts.push(node("p", { class: "failed" }, task.error));
-  for (const step of steps) parts.push(node("p", {}, "step " + step.step + ": ", node("button", { class: "link", onclick: () => showTask(step.id) }, step.name), " " + step.status));
+  for (const step of steps) parts.push(node("p", {}, "step " + step.step + ": ", node("button", { class: "link", onclick: () => openTask(step.id) }, step.name), " " + step.status));
   if (lines.length) parts.push(node("h3", {}, is_cut ? "What it said last" : "What it said"), node("pre", { tabindex: "0" }, lines.join("\n")));
   if (task.result !== null) parts.push(node("h3", {}, "Result"), node("pre", { tabindex: "0" }, JSON.stringify(task.result, null, 1)));
   if (isRefresh && $("task").contains(document.activeElement)) return;
@@ -133,9 +129,17 @@ async function showTask(id, isRefresh) {
   if (!isRefresh) { heading.scrollIntoView({ block: "nearest" }); heading.focus(); }
 }
 
+// what a press of a button fails with is said where its answer would be
+const openTask = (id) => showTask(id).catch((error) => $("task").replaceChildren(node("p", { class: "failed" }, error.message)));
+
+let rejects = null; // how many there were when they were asked for
 async function showRejects() {
+  const now = before ? before.archive.tables.find((row) => row.name === "rejects")?.rows || 0 : null;
+  // to find the last ones of many takes the server a while
+  if (now !== null && now === rejects) return;
   const rows = await ask("/api/rejects");
-  table($("rejects"), rows.length === 1 ? "One line that no log type takes" : rows.length + " lines that no log type takes", [
+  rejects = now;
+  table($("rejects"), rows.length === 1 ? "The last line that no log type takes" : "The last " + rows.length + " lines that no log type takes", [
     { title: "file", of: (row) => row.file.split("/").pop() },
     { title: "at byte", number: true, of: (row) => number(row.offset) },
     { title: "reason", of: (row) => row.reason },

@@ -11,6 +11,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Value};
 use super::super::TransportError;
 use crate::client::redis::{RESPONSE_TIMEOUT, is_retriable};
 use crate::client::{ClientError, RedisConfig, RedisConnection};
+use crate::telemetry::Metric;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -25,6 +26,7 @@ struct Presence {
 impl Presence {
     fn lost(&self, error: &str) {
         if !self.is_away.swap(true, Ordering::Relaxed) {
+            Metric::RedisOutages.add(1);
             tracing::warn!("redis at {} does not serve: {error}; waiting for it", self.config.address());
         }
     }

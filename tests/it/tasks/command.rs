@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Place;
+use crate::servers::Postgres;
 use crate::support::{AUTH_LINE, DNS_LINE, FIREWALL_LINE, Site};
 
 fn status(site: &Site, id: &str) -> Value {
@@ -39,11 +40,28 @@ fn what_is_wrong_is_said_with_exit_code_2() {
         (&["task", "status", "none"], "no task with the id none"),
         (&["task", "cancel", "none"], "no task with the id none"),
         (&["task", "schedule", "ping", "--cron", "every day"], "is no cron expression"),
+        (&["task", "schedule", "ping", "--cron", "0 0 3 * * *"], "it has 6 fields; write minute hour"),
         (&["task", "run", "verify", "--param", "into=postgres://a:secret@h/d"], "a password would be kept"),
     ] {
         let ended = site.end(arguments).expect_code(2);
         assert!(ended.only_error().contains(part), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn an_id_is_a_text_of_one_line_and_a_unique_key_is_of_one_kind_of_task() {
+    let site = Site::new();
+    for id in ["", " ", "a\nb - ping - completed"] {
+        site.error(2, &["task", "submit", "ping", "--id", id]);
+        site.error(2, &["run_task", id, "ping"]);
+    }
+    assert_eq!(site.ok(&["task", "submit", "ping", "--id", "p", "--unique", "k"]), "p\n");
+    assert_eq!(site.ok(&["task", "submit", "ping", "--unique", "k"]), "p\n");
+    for command in ["submit", "run"] {
+        let error = site.error(2, &["task", command, "verify", "--unique", "k"]);
+        assert!(error.contains("task p has that --unique key and runs ping"), "{error}");
+    }
+    assert_eq!(site.ok(&["list_tasks"]), "p - ping - pending\n");
 }
 
 #[test]
@@ -71,6 +89,16 @@ fn a_worker_drains_what_was_submitted_and_a_cancelled_task_is_not_run() {
     site.ok(&["task", "retry", "b"]);
     site.ok(&["task", "worker", "--drain"]);
     assert_eq!(status(&site, "b")["status"], "completed");
+}
+
+#[test]
+fn a_task_that_makes_files_may_replace_them() {
+    let site = Site::new();
+    let make = ["task", "run", "generate", "--param", "out=gen", "--param", "files=1", "--param", "lines=10"];
+    site.ok(&make);
+    let ended = site.end(&make).expect_code(1);
+    assert!(ended.stderr.contains("already exists; give --force"), "{}", ended.stderr);
+    site.ok(&[&make[..], &["--param", "force=true"]].concat());
 }
 
 /// What it said before is kept, another worker runs it again, and the child does not live on.
@@ -110,7 +138,7 @@ fn a_job_of_the_program_is_a_task_and_its_failure_is_final() {
 
 #[test]
 fn the_hunting_questions_find_what_is_there() {
-    let site = Site::new();
+    let mut site = Site::new();
     let mut text = String::new();
     for second in 0..12 {
         text += &format!(
@@ -129,21 +157,44 @@ fn the_hunting_questions_find_what_is_there() {
     text += "2024-01-15T00:00:02.487Z client 192.168.1.247 query: notevil-domain.com IN A + (10.140.125.58) NOERROR\n";
     site.write("logs/a.log", text);
     site.run(&["logs"]);
-    let rows = |name: &str, parameters: &[&str]| {
-        site.ok(&[&["task", "run", name, "--id", name], parameters].concat());
-        status(&site, name)["result"]["rows"].as_array().unwrap().clone()
-    };
-    let found = rows("brute_force", &["--param", "failures=10", "--param", "window=30s"]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((&found[0]["source_ip"], &found[0]["most_in_window"]), (&json!("10.9.9.9"), &json!(12)));
-    let found = rows("dns_iocs", &[]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0]["query_domain"], "sub.evil-domain.com");
-    let found = rows("lateral_movement", &[]);
-    assert_eq!((found.len(), &found[0]["hosts"]), (1, &json!(12)));
-    let found = rows("top_talkers", &["--param", "limit=1"]);
-    assert_eq!((&found[0]["src"], &found[0]["events"]), (&json!("192.168.1.45"), &json!(12)));
-    assert_eq!(rows("hourly_volume", &[]).len(), 4);
+    let database = Postgres::shared().database();
+    site.run(&["logs", "--into", &database.url()]);
+    // no parameter may hold a password
+    site.set("PGPASSWORD", "pipeline");
+    let postgres = format!("from={}", database.url().replace(":pipeline@", "@"));
+    for from in ["from=./pipeline-data/archive", postgres.as_str()] {
+        let rows = |name: &str, parameters: &[&str]| {
+            let run = ["task", "run", name, "--output", "json", "--param", from];
+            let task: Value = serde_json::from_str(&site.ok(&[&run[..], parameters].concat())).unwrap();
+            task["result"]["rows"].as_array().unwrap().clone()
+        };
+        let found = rows("brute_force", &["--param", "failures=10", "--param", "window=30s"]);
+        assert_eq!(found.len(), 1, "{from}: {found:?}");
+        assert_eq!((&found[0]["source_ip"], &found[0]["most_in_window"]), (&json!("10.9.9.9"), &json!(12)));
+        let found = rows("dns_iocs", &[]);
+        assert_eq!(found.len(), 1, "{from}: {found:?}");
+        assert_eq!(found[0]["query_domain"], "sub.evil-domain.com");
+        let found = rows("lateral_movement", &[]);
+        assert_eq!((found.len(), &found[0]["hosts"]), (1, &json!(12)), "{from}");
+        let found = rows("top_talkers", &["--param", "limit=1"]);
+        assert_eq!((&found[0]["src"], &found[0]["events"]), (&json!("192.168.1.45"), &json!(12)), "{from}");
+        assert_eq!(rows("hourly_volume", &[]).len(), 4, "{from}");
+    }
+}
+
+#[test]
+fn a_file_of_two_statements_fails_instead_of_answering_half() {
+    let site = Site::new();
+    site.write("logs/a.log", [FIREWALL_LINE, ""].join("\n"));
+    site.run(&["logs"]);
+    site.write("tasks/two.sql", "-- task: two\nSELECT 1 AS a;\nSELECT 2 AS b;\n");
+    site.write("tasks/one.sql", "-- task: one\nSELECT 1 AS a; -- the end\n");
+    let run = |name: &str| site.end(&["task", "run", name, "--id", name, "--sql-tasks", "tasks"]);
+    run("two").expect_code(1);
+    let error = status(&site, "two")["error"].to_string();
+    assert!(error.contains("several statements"), "{error}");
+    run("one").expect_code(0);
+    assert_eq!(status(&site, "one")["result"], json!({ "num_rows": 1, "rows": [{ "a": 1 }] }));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pipeline::stage::shutdown::Shutdown;
+use pipeline::store::tasks::{Filter, Schedule};
 use pipeline::task::{
     NewTask, Parameters, Registry, Step, Task, TaskContext, TaskFailure, TaskLog, TaskSpec, TaskStatus,
     Worker,
@@ -215,6 +216,37 @@ async fn a_worker_that_stops_hands_its_task_back_and_what_it_said_stays() {
         let task = store.existing("t").await.unwrap();
         assert_eq!((task.status, task.attempt), (TaskStatus::Pending, 0), "the attempt does not count");
         assert!(store.lines("t", 0, 1).await.unwrap()[0].text.ends_with(" begins"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_cannot_be_due_again_holds_up_no_other() {
+    let registry = Registry::new()
+        .with_spec(quick("ticks"), |_: TaskContext, _: Parameters| async { Outcome::Ok(Value::Null) });
+    for place in Place::both() {
+        let store = place.open().await;
+        for (id, cron) in [("first", "0 0 0 1 1 * 2020"), ("second", "0 0 1 1 *")] {
+            let schedule = Schedule {
+                id: id.to_owned(),
+                name: "ticks".to_owned(),
+                parameters: Parameters::new(),
+                cron: cron.to_owned(),
+                next_at: "2024-01-15T05:00:00.000Z".to_owned(),
+            };
+            store.set_schedule(&schedule).await.unwrap();
+        }
+        let working = Working::start(&place, &registry, 1).await;
+        let mut tasks = Vec::new();
+        for _ in 0..600 {
+            tasks = store.list(&Filter::default(), 10).await.unwrap();
+            if !tasks.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        working.stop().await;
+        let fired: Vec<_> = tasks.iter().filter_map(|task| task.schedule.as_deref()).collect();
+        assert_eq!(fired, ["second"]);
     }
 }
 
