@@ -25,6 +25,9 @@ fn every_kind_of_load_is_accepted_and_checked() {
         (&["burst", "--size", "50", "--interval", "100ms", "--count", "3", "--check"], 150),
         (&["steady", "--rate", "100", "--duration", "1s", "--check"], 100),
         (&["steady", "--rate", "20", "--duration", "1s", "--batch", "10", "--check"], 200),
+        // the same seed twice: what the first run sent is not what the second sends
+        (&["steady", "--rate", "100", "--duration", "500ms", "--retry", "--check"], 50),
+        (&["steady", "--rate", "100", "--duration", "500ms", "--retry", "--check"], 50),
         (&["variable", "--min", "50", "--max", "100", "--duration", "1s", "--check"], 51),
         (&["custom", "--event-type", "own", "--value", "-1.5", "--metadata", "{\"a\":1}", "--count", "3"], 3),
     ] {
