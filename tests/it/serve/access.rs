@@ -80,6 +80,8 @@ fn bodies_have_a_limit_as_sent_and_as_decompressed() {
     assert_eq!(serve.post_with(&[("content-encoding", "gzip")], gzip(&[b' '; 100_000])).status, 413);
     assert_eq!(serve.post_with(&[("content-encoding", "gzip")], "not gzip").status, 400);
     assert_eq!(serve.post_with(&[("content-encoding", "br")], "x").status, 415);
+    let event_gzipped = gzip(event(1, "a", 1.0, 0).to_string().as_bytes());
+    assert_eq!(serve.post_with(&[("content-encoding", "GZip")], event_gzipped).status, 200);
     let mut stream = serve.connect();
     let head =
         "POST /webhook HTTP/1.1\r\nhost: test\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
