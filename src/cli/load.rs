@@ -168,6 +168,12 @@ pub(super) async fn run(command: LoadCommand, global: &Global) -> anyhow::Result
 
 impl CustomArgs {
     fn template(&self) -> Result<Value, UsageError> {
+        if !self.value.is_finite() {
+            return Err(UsageError(format!(
+                "--value {} is no number in JSON; give a finite one",
+                self.value
+            )));
+        }
         let mut event =
             json!({ "user_id": self.user_id, "event_type": self.event_type, "value": self.value });
         if let Some(metadata) = &self.metadata {

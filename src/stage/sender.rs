@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use url::Url;
+use url::{Position, Url};
 
 use super::shutdown::Shutdown;
 
@@ -155,7 +155,7 @@ impl Target {
         let bad = || SendError::BadUrl(crate::client::redacted(url.as_str()));
         let host = url.host_str().filter(|_| url.scheme() == "http").ok_or_else(bad)?;
         let place = format!("{host}:{}", url.port_or_known_default().ok_or_else(bad)?);
-        let path = url.path().to_owned();
+        let path = url[Position::BeforePath..Position::AfterQuery].to_owned();
         Ok(Self { place, path, headers: options.headers.clone() })
     }
 

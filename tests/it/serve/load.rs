@@ -66,6 +66,8 @@ fn the_check_finds_what_is_wrong() {
     let nobody = format!("http://127.0.0.1:{}/webhook", free_port());
     let error = site.error(4, &["load", "single", "--url", &nobody]);
     assert!(error.contains("no connection"), "{error}");
+    let error = site.error(2, &["load", "custom", "--event-type", "a", "--value", "nan", "--url", &nobody]);
+    assert!(error.contains("--value"), "{error}");
 }
 
 /// At least 50 kills when `PIPELINE_CHAOS_KILLS` says so (`make chaos`).
