@@ -63,6 +63,18 @@ fn signatures_are_checked_with_every_secret_and_against_the_clock() {
 }
 
 #[test]
+fn a_load_that_signs_is_let_in() {
+    let site = Site::new();
+    site.write("secrets", format!("whsec_{}\n", STANDARD.encode([7_u8; 24])));
+    let serve = Serve::start(&site, &["--signing-secret-file", "secrets"]);
+    let url = serve.url();
+    let load = ["load", "burst", "--size", "5", "--count", "1", "--url", &url];
+    site.end(&load).expect_code(1);
+    site.end(&[&load[..], &["--signing-secret-file", "secrets"]].concat()).expect_code(0);
+    assert_eq!(number(&site, "SELECT sum(count) FROM aggregated_data"), 5);
+}
+
+#[test]
 fn secrets_that_cannot_be_used_are_an_error_that_does_not_show_them() {
     let site = Site::new();
     site.write("secrets", "hunter2\n");
