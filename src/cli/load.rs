@@ -17,6 +17,7 @@ use crate::generate::events::{EventSource, TestEvent};
 use crate::stage::sender::{self, Body, Outcome, Schedule, SendError, SendOptions, SendSummary};
 use crate::stage::shutdown::Shutdown;
 use crate::store::{self, DatabaseLocation};
+use crate::webhook::Signer;
 
 mod check;
 
@@ -120,6 +121,9 @@ pub(super) struct LoadArgs {
     /// File with the bearer token to show
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with a secret (whsec_.., its first line) to sign with, as Standard Webhooks; each request has an identity then
+    #[arg(long, value_name = "FILE")]
+    signing_secret_file: Option<PathBuf>,
     /// Compare the windows in --database with what was accepted; 1 where they differ. Nobody else may post meanwhile
     #[arg(long)]
     check: bool,
@@ -168,6 +172,12 @@ pub(super) async fn run(command: LoadCommand, global: &Global) -> anyhow::Result
 
 impl CustomArgs {
     fn template(&self) -> Result<Value, UsageError> {
+        if !self.value.is_finite() {
+            return Err(UsageError(format!(
+                "--value {} is no number in JSON; give a finite one",
+                self.value
+            )));
+        }
         let mut event =
             json!({ "user_id": self.user_id, "event_type": self.event_type, "value": self.value });
         if let Some(metadata) = &self.metadata {
@@ -194,6 +204,7 @@ async fn post(
     });
     let token =
         token.transpose()?.map(|token| ("authorization".to_owned(), format!("Bearer {}", token.trim())));
+    let signer = load.signer()?;
     if load.check && template.is_some() {
         return Err(UsageError("--check is for generated events".to_owned()).into());
     }
@@ -205,9 +216,10 @@ async fn post(
     shutdown.listen().context("listen for signals")?;
     let source = Mutex::new(EventSource::new(load.seed));
     let (batch, retries) = (load.batch, load.retry);
+    let has_id = retries || signer.is_some();
     let next = move || {
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = retries.then(|| source.next_id());
+        let id = has_id.then(|| source.next_id());
         let events: Vec<_> = (0..batch).map(|_| source.next_event()).collect();
         drop(source);
         Body { bytes: bytes_of(&events, template.as_ref()), id, label: events }
@@ -221,6 +233,7 @@ async fn post(
     let options = SendOptions {
         url,
         headers: token.into_iter().collect(),
+        signer,
         connections: usize::from(load.connections),
         schedule,
         retries,
@@ -249,6 +262,15 @@ fn bytes_of(events: &[TestEvent], template: Option<&Value>) -> Bytes {
 }
 
 impl LoadArgs {
+    fn signer(&self) -> anyhow::Result<Option<Signer>> {
+        let Some(path) = &self.signing_secret_file else { return Ok(None) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| UsageError(format!("{}: cannot be read: {error}", path.display())))?;
+        let secret = text.lines().find(|line| !line.trim().is_empty());
+        let secret = secret.ok_or_else(|| UsageError(format!("{}: holds no secret", path.display())))?;
+        Ok(Some(Signer::try_new(secret)?))
+    }
+
     fn location(&self) -> anyhow::Result<DatabaseLocation> {
         let url = self.database.first().map_or(store::DEFAULT_DATABASE, String::as_str);
         let location = DatabaseLocation::parse(url)?;

@@ -141,9 +141,9 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         client::open_store(location)?;
     }
     let redis = args.queue.as_deref().map(RedisConfig::parse).transpose()?;
-    let listener = TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; name another with --listen", args.listen))?;
+    let listener = TcpListener::bind(&args.listen).await.map_err(|error| {
+        UsageError(format!("cannot listen on {} ({error}); name another with --listen", args.listen))
+    })?;
     let store = SqliteStore::try_open(&state).await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let options = ServerOptions { max_connections: args.limits.max_connections as usize, tls };

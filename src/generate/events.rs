@@ -2,6 +2,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::random::Random;
 
@@ -55,35 +56,39 @@ impl TestEvent {
 
 /// A seeded stream of events.
 #[derive(Debug)]
-pub struct EventSource(Random);
+pub struct EventSource {
+    random: Random,
+    /// Told apart from the same stream of another run: a receiver knows identities for days.
+    run: Uuid,
+}
 
 impl EventSource {
     /// The stream of this seed; times are those of the clock.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Random::new(seed))
+        Self { random: Random::new(seed), run: Uuid::now_v7() }
     }
 
     /// The next event, of this moment.
     pub fn next_event(&mut self) -> TestEvent {
-        let mut index = |count: usize| self.0.below(count as u64) as usize;
+        let mut index = |count: usize| self.random.below(count as u64) as usize;
         let (event_type, source, agent) =
             (index(EVENT_TYPES.len()), index(SOURCES.len()), index(AGENTS.len()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         TestEvent {
             event_type,
-            user: self.0.below(u64::from(USERS)) as u32,
-            value: (10 + self.0.below(9991)) as f64 / 100.0,
+            user: self.random.below(u64::from(USERS)) as u32,
+            value: (10 + self.random.below(9991)) as f64 / 100.0,
             timestamp_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
-            session: self.0.next(),
+            session: self.random.next(),
             source,
             agent,
         }
     }
 
-    /// An identity that no other has.
+    /// An identity that no other has, of this run or another.
     pub fn next_id(&mut self) -> String {
-        format!("{:016x}{:016x}", self.0.next(), self.0.next())
+        format!("{}-{:016x}", self.run.simple(), self.random.next())
     }
 }
 
@@ -100,5 +105,13 @@ mod tests {
         assert!(events.iter().all(|event| (0.1..=100.0).contains(&event.value)));
         let json = events[0].json();
         assert!(json["metadata"]["session_id"].is_string() && json["timestamp"].is_f64(), "{json}");
+    }
+
+    #[test]
+    fn two_runs_with_one_seed_have_no_identity_in_common() {
+        let [mut one, mut other] = [EventSource::new(42), EventSource::new(42)];
+        let ids: std::collections::HashSet<_> =
+            (0..100).flat_map(|_| [one.next_id(), other.next_id()]).collect();
+        assert_eq!(ids.len(), 200);
     }
 }

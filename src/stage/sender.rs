@@ -4,7 +4,7 @@
 //! Deliberately absent: what events are (a function gives bodies), and any judgement.
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use url::Url;
+use url::{Position, Url};
 
 use super::shutdown::Shutdown;
+use crate::webhook::Signer;
 
 mod latency;
 mod schedule;
@@ -52,6 +53,8 @@ pub struct SendOptions {
     pub url: Url,
     /// Sent with every request.
     pub headers: Vec<(String, String)>,
+    /// Signs those that have an identity.
+    pub signer: Option<Signer>,
     /// Requests under way at once, each on a connection of its own.
     pub connections: usize,
     /// When.
@@ -147,6 +150,7 @@ struct Target {
     place: String,
     path: String,
     headers: Vec<(String, String)>,
+    signer: Option<Signer>,
 }
 
 impl Target {
@@ -155,8 +159,8 @@ impl Target {
         let bad = || SendError::BadUrl(crate::client::redacted(url.as_str()));
         let host = url.host_str().filter(|_| url.scheme() == "http").ok_or_else(bad)?;
         let place = format!("{host}:{}", url.port_or_known_default().ok_or_else(bad)?);
-        let path = url.path().to_owned();
-        Ok(Self { place, path, headers: options.headers.clone() })
+        let path = url[Position::BeforePath..Position::AfterQuery].to_owned();
+        Ok(Self { place, path, headers: options.headers.clone(), signer: options.signer.clone() })
     }
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
@@ -264,6 +268,12 @@ impl<T, N: Fn() -> Body<T>, D: Fn(T, Outcome)> Connection<N, D> {
         }
         if let Some(id) = &body.id {
             request = request.header("webhook-id", id);
+        }
+        if let (Some(signer), Some(id)) = (&target.signer, &body.id) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let time = now.as_secs().to_string();
+            let signature = signer.sign(id, &time, &body.bytes);
+            request = request.header("webhook-timestamp", time).header("webhook-signature", signature);
         }
         let request = request.body(Full::new(body.bytes.clone())).map_err(|error| error.to_string())?;
         sender.ready().await.map_err(|error| error.to_string())?;

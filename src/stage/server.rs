@@ -1,8 +1,8 @@
 //! An HTTP server that holds up to the open internet: bounded connections, clients that are slow cut off, TLS.
 //!
-//! Invariants: a connection costs memory for its buffers only; one that says nothing, or sends its head slowly, is
-//! closed. At the end no connection is taken any more, and requests that were begun are answered. Deliberately
-//! absent: what is served (axum routes are given), and HTTP/2.
+//! Invariants: a connection costs memory for its buffers only; one that says nothing, sends its head slowly, or does
+//! not take its answers, is closed. At the end no connection is taken any more, and requests that were begun are
+//! answered. Deliberately absent: what is served (axum routes are given), and HTTP/2.
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -26,11 +26,15 @@ use tokio_util::task::TaskTracker;
 use super::shutdown::Shutdown;
 
 mod tls;
+mod write_timeout;
 
 pub use self::tls::{TlsError, TlsFiles};
+use self::write_timeout::WriteTimeout;
 
 /// A head must be complete within this time, and so must the pause before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of an answer something must be taken within this time: who takes nothing would hold a connection for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// TLS must be agreed on within this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that were begun are answered within this time after a request to stop.
@@ -145,6 +149,7 @@ async fn serve_connection(
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER_BYTES);
+    let stream = WriteTimeout::new(stream, WRITE_TIMEOUT);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),

@@ -71,11 +71,10 @@ impl Access {
         if token.is_some_and(|token| token.trim().is_empty()) {
             return Err(AccessError::EmptyToken);
         }
-        let secrets = secrets.iter().enumerate().map(|(index, secret)| {
-            let text = secret.trim().strip_prefix(SECRET_PREFIX);
-            let bytes = text.and_then(|text| STANDARD.decode(text).ok());
-            bytes.filter(|bytes| bytes.len() >= MIN_SECRET_LEN).ok_or(AccessError::BadSecret(index + 1))
-        });
+        let secrets = secrets
+            .iter()
+            .enumerate()
+            .map(|(index, secret)| secret_of(secret).ok_or(AccessError::BadSecret(index + 1)));
         Ok(Self {
             token: token.map(|token| Sha256::digest(token.trim()).into()),
             secrets: secrets.collect::<Result<_, _>>()?,
@@ -121,16 +120,55 @@ impl Access {
             .split_ascii_whitespace()
             .filter_map(|signature| STANDARD.decode(signature.strip_prefix("v1,")?).ok())
             .collect();
-        let fits = self.secrets.iter().any(|secret| {
-            let Ok(mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
-            let mac = [id.as_bytes(), b".", time.as_bytes(), b".", body].iter().fold(mac, |mut mac, part| {
-                mac.update(part);
-                mac
-            });
-            signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
-        });
+        let fits = self
+            .secrets
+            .iter()
+            .filter_map(|secret| mac_of(secret, id, time, body))
+            .any(|mac| signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok()));
         if fits { Ok(()) } else { Err(Denied::Signature) }
     }
+}
+
+/// Signs what is posted, as a sender does.
+#[derive(Clone)]
+pub struct Signer {
+    secret: Vec<u8>,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Signer(***)")
+    }
+}
+
+impl Signer {
+    /// `secret` is in the form `whsec_..`.
+    pub fn try_new(secret: &str) -> Result<Self, AccessError> {
+        Ok(Self { secret: secret_of(secret).ok_or(AccessError::BadSecret(1))? })
+    }
+
+    /// The `webhook-signature` of a body with this `webhook-id` and `webhook-timestamp`.
+    #[must_use]
+    pub fn sign(&self, id: &str, time: &str, body: &[u8]) -> String {
+        let mac = mac_of(&self.secret, id, time, body);
+        let signature = mac.map(|mac| STANDARD.encode(mac.finalize().into_bytes()));
+        format!("v1,{}", signature.unwrap_or_default())
+    }
+}
+
+/// The bytes of a secret in the form of the standard.
+fn secret_of(text: &str) -> Option<Vec<u8>> {
+    let bytes = STANDARD.decode(text.trim().strip_prefix(SECRET_PREFIX)?).ok()?;
+    (bytes.len() >= MIN_SECRET_LEN).then_some(bytes)
+}
+
+/// What is signed; there is one for a secret of any length.
+fn mac_of(secret: &[u8], id: &str, time: &str, body: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+    for part in [id.as_bytes(), b".", time.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    Some(mac)
 }
 
 #[cfg(test)]
@@ -162,6 +200,9 @@ mod tests {
         assert_eq!(access.check_signature(&signed, BODY, SIGNED_AT - 301), Err(Denied::Timestamp));
         assert_eq!(access.check_signature(&signed, b"{}", SIGNED_AT), Err(Denied::Signature));
         assert_eq!(access.check_signature(&headers(&SIGNED[..2]), BODY, SIGNED_AT), Err(Denied::NoSignature));
+        let signer = Signer::try_new(SECRET).unwrap();
+        assert_eq!(signer.sign(SIGNED[0].1, SIGNED[1].1, BODY), SIGNED[2].1);
+        assert_eq!(format!("{signer:?}"), "Signer(***)");
         let mut rotated = signed.clone();
         let both = format!("v1a,x v1,AAAA {}", SIGNED[2].1);
         rotated.insert("webhook-signature", both.parse().unwrap());

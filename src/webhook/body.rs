@@ -71,10 +71,11 @@ pub fn read(body: &[u8], is_lines: bool, now_micros: i64) -> Result<Posted, BadB
         match serde_json::from_str::<&RawValue>(text) {
             Ok(event) => return posted.add_all([event.get()].into_iter(), now_micros),
             Err(error) if !is_several => return Err(BadBody::NotJson(error.to_string())),
-            // several objects in a row, or one that is broken: its first line tells
+            // several objects in a row, or one that is broken: its first line tells, or one that is a good event
             Err(error) => {
                 let first = text.lines().next().unwrap_or_default();
-                if serde_json::from_str::<&RawValue>(first).is_err() {
+                let has_good = || text.lines().any(|line| check(line.trim(), now_micros).is_ok());
+                if serde_json::from_str::<&RawValue>(first).is_err() && !has_good() {
                     return Err(BadBody::NotJson(error.to_string()));
                 }
             }
@@ -129,6 +130,7 @@ mod tests {
     fn a_bad_event_leaves_the_others() {
         assert_eq!(counts(&format!("[{EVENT},7,{EVENT}]"), false), (2, vec![1], true));
         assert_eq!(counts(&format!("{EVENT}\n{{\n{EVENT}"), false), (2, vec![1], true));
+        assert_eq!(counts(&format!("{{\n{EVENT}\n{EVENT}"), false), (2, vec![0], true));
         assert_eq!(counts("7", false), (0, vec![0], false));
     }
 

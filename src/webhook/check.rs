@@ -209,7 +209,8 @@ pub fn line(event: &Event) -> String {
     let time = DateTime::from_timestamp_micros(event.timestamp_micros).unwrap_or_default();
     let time = time.to_rfc3339_opts(SecondsFormat::Micros, true);
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let value = serde_json::Value::from(event.value);
+    // as the log type renders it: 0 and not 0.0, so that the archive need not keep the line beside its columns
+    let value = event.value;
     let mut line = format!(
         "{{\"timestamp\":\"{time}\",\"event_type\":{},\"user_id\":{},\"value\":{value}",
         quoted(&event.event_type),
@@ -311,6 +312,11 @@ mod tests {
         let json = r#"{"user_id":"a\"b","event_type":"c\\d","value":0.1,"timestamp":1700000000.000001,"metadata":{"k":"v"}}"#;
         let event = checked(json);
         assert_eq!(checked(&line(&event)), event);
+        for value in [0.0, -1.0, 1e280, 5e-324] {
+            let event = Event { value, ..event.clone() };
+            assert_eq!(checked(&line(&event)), event);
+        }
+        assert!(line(&Event { value: -1.0, ..event.clone() }).contains(r#""value":-1,"#));
         assert_eq!(
             line(&event),
             r#"{"timestamp":"2023-11-14T22:13:20.000001Z","event_type":"c\\d","user_id":"a\"b","value":0.1,"metadata":{"k":"v"}}"#

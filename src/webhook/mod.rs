@@ -7,7 +7,7 @@ mod body;
 mod check;
 mod rate;
 
-pub use self::access::{Access, AccessError, Denied};
+pub use self::access::{Access, AccessError, Denied, Signer};
 pub use self::body::{BadBody, BadEvent, Posted, PostedEvent, read};
 pub use self::check::{Fault, Id, MAX_AHEAD, in_part, line, request_id};
 pub use self::rate::RateLimit;

@@ -341,7 +341,7 @@ fn a_state_that_is_no_database_or_in_no_folder_is_an_error() {
     assert!(error.contains("another `pipeline serve` has it"), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let error = site.error(1, &["serve", "--listen", &address]);
+    let error = site.error(2, &["serve", "--listen", &address]);
     assert!(error.contains("name another with --listen"), "{error}");
 }
 

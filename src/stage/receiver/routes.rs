@@ -235,7 +235,7 @@ impl App {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
         let encoding = headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("unknown").trim());
-        match encoding {
+        match encoding.map(str::to_ascii_lowercase).as_deref() {
             None | Some("identity" | "") => return Ok((body, permit)),
             Some("gzip" | "x-gzip") => {}
             Some(other) => {

@@ -63,6 +63,18 @@ fn signatures_are_checked_with_every_secret_and_against_the_clock() {
 }
 
 #[test]
+fn a_load_that_signs_is_let_in() {
+    let site = Site::new();
+    site.write("secrets", format!("whsec_{}\n", STANDARD.encode([7_u8; 24])));
+    let serve = Serve::start(&site, &["--signing-secret-file", "secrets"]);
+    let url = serve.url();
+    let load = ["load", "burst", "--size", "5", "--count", "1", "--url", &url];
+    site.end(&load).expect_code(1);
+    site.end(&[&load[..], &["--signing-secret-file", "secrets"]].concat()).expect_code(0);
+    assert_eq!(number(&site, "SELECT sum(count) FROM aggregated_data"), 5);
+}
+
+#[test]
 fn secrets_that_cannot_be_used_are_an_error_that_does_not_show_them() {
     let site = Site::new();
     site.write("secrets", "hunter2\n");
@@ -80,6 +92,8 @@ fn bodies_have_a_limit_as_sent_and_as_decompressed() {
     assert_eq!(serve.post_with(&[("content-encoding", "gzip")], gzip(&[b' '; 100_000])).status, 413);
     assert_eq!(serve.post_with(&[("content-encoding", "gzip")], "not gzip").status, 400);
     assert_eq!(serve.post_with(&[("content-encoding", "br")], "x").status, 415);
+    let event_gzipped = gzip(event(1, "a", 1.0, 0).to_string().as_bytes());
+    assert_eq!(serve.post_with(&[("content-encoding", "GZip")], event_gzipped).status, 200);
     let mut stream = serve.connect();
     let head =
         "POST /webhook HTTP/1.1\r\nhost: test\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";

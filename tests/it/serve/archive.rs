@@ -30,6 +30,8 @@ fn events_are_in_the_archive_once_and_can_be_queried() {
     assert_eq!(rows.len(), 5, "{rows:?}");
     assert!(rows[1].starts_with("1,click,0.5,") && rows[1].contains("web"), "{rows:?}");
     assert!(rows[4].starts_with("4,click,2.0,"), "{rows:?}");
+    let kept = site.ok(&["query", "--from", "archive", "--output", "csv", "SELECT count(raw) FROM events"]);
+    assert_eq!(kept.lines().last(), Some("0"), "each line is rendered from its columns");
     let first =
         site.ok(&["query", "--from", "archive", "--output", "csv", "SELECT min(timestamp) FROM events"]);
     assert!(first.contains("2023-11-14T22:14:00"), "{T0}: {first}");

@@ -25,6 +25,9 @@ fn every_kind_of_load_is_accepted_and_checked() {
         (&["burst", "--size", "50", "--interval", "100ms", "--count", "3", "--check"], 150),
         (&["steady", "--rate", "100", "--duration", "1s", "--check"], 100),
         (&["steady", "--rate", "20", "--duration", "1s", "--batch", "10", "--check"], 200),
+        // the same seed twice: what the first run sent is not what the second sends
+        (&["steady", "--rate", "100", "--duration", "500ms", "--retry", "--check"], 50),
+        (&["steady", "--rate", "100", "--duration", "500ms", "--retry", "--check"], 50),
         (&["variable", "--min", "50", "--max", "100", "--duration", "1s", "--check"], 51),
         (&["custom", "--event-type", "own", "--value", "-1.5", "--metadata", "{\"a\":1}", "--count", "3"], 3),
     ] {
@@ -63,6 +66,8 @@ fn the_check_finds_what_is_wrong() {
     let nobody = format!("http://127.0.0.1:{}/webhook", free_port());
     let error = site.error(4, &["load", "single", "--url", &nobody]);
     assert!(error.contains("no connection"), "{error}");
+    let error = site.error(2, &["load", "custom", "--event-type", "a", "--value", "nan", "--url", &nobody]);
+    assert!(error.contains("--value"), "{error}");
 }
 
 /// At least 50 kills when `PIPELINE_CHAOS_KILLS` says so (`make chaos`).
