@@ -75,7 +75,9 @@ pub enum DownloadError {
     #[error("cannot connect: {0}")]
     Connect(String),
     /// Certificates: the same again would give the same.
-    #[error("the server's certificate is not accepted: {0}")]
+    #[error(
+        "the server's certificate is not accepted: {0}; if you trust it, name who signed it in SSL_CERT_FILE"
+    )]
     Certificate(String),
     /// The connection ended before the file did.
     #[error("cut after {received} bytes{}: {reason}", expected.map(|all| format!(" of {all}")).unwrap_or_default())]
