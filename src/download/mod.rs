@@ -38,7 +38,7 @@ pub use self::unpack::{UnpackError, UnpackLimits, unpack};
 #[derive(Debug, Error)]
 pub enum DownloadError {
     /// A scheme that is not among those allowed.
-    #[error("{scheme}:// is not allowed; name it in --schemes, among http, https, file, s3, gs and az")]
+    #[error("{scheme}:// is not allowed; --schemes says what is, of http, https, file, s3, gs and az")]
     Scheme {
         /// The scheme.
         scheme: String,

@@ -84,7 +84,9 @@ impl PostProcessor for ReportLines {
                 self.unread = true;
                 Ok(())
             }
-            written => Ok(written?),
+            written => written.map_err(|error| {
+                StageError::new(format!("the report cannot be written: {error}; check its disk"))
+            }),
         }
     }
 }
