@@ -353,6 +353,19 @@ fn what_is_in_the_cache_is_held_against_its_hash_and_a_rest_against_its_time() {
 }
 
 #[test]
+fn what_cannot_be_kept_is_named_and_waits_in_the_cache() {
+    let server = Adversary::start();
+    let site = site(&[json!({ "url": server.url("/good/1/1000"), "id": "a" })]);
+    site.write("kept", "a file, where a folder is to be");
+    let error = fetch(&site, &["--post-processor", "keep:kept"]).expect_code(1).only_error();
+    assert!(error.contains("post_process: kept: the file cannot be kept: "), "{error}");
+    fs::remove_file(site.at("kept")).unwrap();
+    fetch(&site, &["--post-processor", "keep:kept"]).expect_code(0);
+    assert!(site.read("kept/1000") == content(1, 1000));
+    assert_eq!(server.requests("/good/1/1000"), 1);
+}
+
+#[test]
 fn a_command_that_leaves_others_behind_ends_with_its_shell() {
     let site = site(&[]);
     site.write("a.txt", "one");
