@@ -214,8 +214,8 @@ fn answered(response: Response, wanted: Wanted<'_>) -> Result<Answer, DownloadEr
         }
         (StatusCode::PARTIAL_CONTENT, Wanted::Rest(asked, known)) => {
             let range = text(headers, &header::CONTENT_RANGE).unwrap_or_default();
-            let (first, total) = content_range(&range)
-                .ok_or_else(|| DownloadError::Answer(format!("a part without its place: {range:?}")))?;
+            // who does not say which part it is may still give all of it
+            let Some((first, total)) = content_range(&range) else { return Ok(Answer::NoSuchRange) };
             let is_same = known.total.is_none() || total.is_none() || known.total == total;
             if first != asked || !is_same || validators.is_other_than(known) {
                 return Ok(Answer::NoSuchRange);

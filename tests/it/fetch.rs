@@ -246,6 +246,15 @@ fn a_cut_is_continued_after_a_restart_and_another_content_is_not() {
 }
 
 #[test]
+fn where_a_rest_does_not_say_its_place_all_of_it_is_asked_for() {
+    let server = Adversary::start();
+    let site = site(&[json!({ "url": server.url("/placeless/6/90000"), "id": "a" })]);
+    fetch(&site, &["--post-processor", "keep:kept"]).expect_code(0);
+    assert!(site.read("kept/90000") == content(6, 90000));
+    assert_eq!(server.requests("/placeless/6/90000"), 3);
+}
+
+#[test]
 fn what_a_manifest_must_not_reach_is_refused() {
     let server = Adversary::start();
     let site = site(&[
