@@ -159,6 +159,8 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
     told.abort();
     if let Some(progress) = progress {
         progress.abort();
+        // what is printed next is not to stand behind the bar
+        let _gone = progress.await;
     }
     let report = report?;
     for item in report.items.iter().filter(|item| item.status == Status::Failed) {

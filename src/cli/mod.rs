@@ -246,6 +246,8 @@ fn try_main() -> anyhow::Result<Exit> {
 
 fn print_error(message: &str) -> io::Result<()> {
     let line = message.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
+    // a name out of somebody's manifest must not command the terminal
+    let line = line.replace(char::is_control, " ");
     writeln!(io::stderr(), "error: {line}")
 }
 

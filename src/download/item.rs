@@ -273,7 +273,9 @@ pub(super) fn parse_retry_after(text: &str) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let time = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
-    Some((time.to_utc() - chrono::Utc::now()).to_std().unwrap_or(Duration::ZERO))
+    let wait = (time.to_utc() - chrono::Utc::now()).to_std().unwrap_or(Duration::ZERO);
+    // fractions of a second are our clock's, not the server's
+    Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub use self::unpack::{UnpackError, UnpackLimits, unpack};
 #[derive(Debug, Error)]
 pub enum DownloadError {
     /// A scheme that is not among those allowed.
-    #[error("{scheme}:// is not allowed; name it in --schemes, among http, https, file, s3, gs and az")]
+    #[error("{scheme}:// is not allowed; --schemes says what is, of http, https, file, s3, gs and az")]
     Scheme {
         /// The scheme.
         scheme: String,
@@ -75,7 +75,9 @@ pub enum DownloadError {
     #[error("cannot connect: {0}")]
     Connect(String),
     /// Certificates: the same again would give the same.
-    #[error("the server's certificate is not accepted: {0}")]
+    #[error(
+        "the server's certificate is not accepted: {0}; if you trust it, name who signed it in SSL_CERT_FILE"
+    )]
     Certificate(String),
     /// The connection ended before the file did.
     #[error("cut after {received} bytes{}: {reason}", expected.map(|all| format!(" of {all}")).unwrap_or_default())]

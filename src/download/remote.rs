@@ -214,8 +214,8 @@ fn answered(response: Response, wanted: Wanted<'_>) -> Result<Answer, DownloadEr
         }
         (StatusCode::PARTIAL_CONTENT, Wanted::Rest(asked, known)) => {
             let range = text(headers, &header::CONTENT_RANGE).unwrap_or_default();
-            let (first, total) = content_range(&range)
-                .ok_or_else(|| DownloadError::Answer(format!("a part without its place: {range:?}")))?;
+            // who does not say which part it is may still give all of it
+            let Some((first, total)) = content_range(&range) else { return Ok(Answer::NoSuchRange) };
             let is_same = known.total.is_none() || total.is_none() || known.total == total;
             if first != asked || !is_same || validators.is_other_than(known) {
                 return Ok(Answer::NoSuchRange);
@@ -295,8 +295,12 @@ fn connect_error(error: reqwest::Error) -> DownloadError {
 }
 
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let of_io = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-    error.downcast_ref().or_else(|| of_io.and_then(|inner| inner.downcast_ref()))
+    let mut innermost = error;
+    // what an io error holds is not its source, and the connector puts one into another
+    while let Some(held) = innermost.downcast_ref::<io::Error>().and_then(|error| error.get_ref()) {
+        innermost = held;
+    }
+    innermost.downcast_ref()
 }
 
 /// What an error comes down to: its innermost cause, which is the only one that differs.
@@ -376,6 +380,15 @@ mod tests {
         for nonsense in ["", "bytes */10", "5-9/10", "bytes 9-5/10", "bytes 5-10/10", "bytes -1-5/10"] {
             assert_eq!(content_range(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_refused_certificate_is_seen_however_deep_it_lies() {
+        let refused = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let held = io::Error::new(io::ErrorKind::InvalidData, refused());
+        assert!(tls_error(&refused()).is_some());
+        assert!(tls_error(&io::Error::other(held)).is_some());
+        assert!(tls_error(&io::Error::other("reset")).is_none());
     }
 
     #[test]

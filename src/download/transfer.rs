@@ -17,7 +17,7 @@ use super::remote::{Answer, Opened, Remote, Wanted};
 use super::{Cache, DownloadError, DownloadOptions, FileItem, Slot};
 use crate::telemetry::Metric;
 
-/// Blocks between the network and the disk.
+/// Blocks between the network and the disk; what a kill costs.
 const QUEUE_BLOCKS: usize = 16;
 /// Waits between attempts grow from the first to the second of these.
 const WAITS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
@@ -283,13 +283,12 @@ impl Downloader {
             return Err(DownloadError::Size { expected, received });
         }
         self.again.fetch_add(part.len.saturating_sub(offset), Ordering::Relaxed);
-        let part = blocking(move || {
-            part.continue_at(offset, validators)?;
-            Ok(part)
-        })
-        .await?;
         let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE_BLOCKS);
-        let writing = tokio::task::spawn_blocking(move || part.append(receiver));
+        let mut to_write = Some(move || {
+            part.continue_at(offset, validators)?;
+            part.append(receiver)
+        });
+        let mut writing = None;
         let limit = item.size.or(total).unwrap_or(u64::MAX);
         let mut at = offset;
         let ended = loop {
@@ -303,6 +302,10 @@ impl Downloader {
                     if at > limit {
                         break Some(DownloadError::Size { expected: limit, received: at });
                     }
+                    // a small file is written in one go: a thread that waits for each block takes longer
+                    if sender.capacity() == 0 {
+                        writing = writing.or_else(|| to_write.take().map(tokio::task::spawn_blocking));
+                    }
                     if sender.send(block).await.is_err() {
                         // the writer says why
                         break None;
@@ -311,7 +314,8 @@ impl Downloader {
             }
         };
         drop(sender);
-        let part = joined(writing.await)?;
+        let writing = writing.or_else(|| to_write.map(tokio::task::spawn_blocking));
+        let part = joined(writing.ok_or(DownloadError::Stopped)?.await)?;
         let thrown = progress.thrown.min(at.saturating_sub(offset));
         progress.thrown -= thrown;
         self.again.fetch_add(thrown, Ordering::Relaxed);

@@ -48,7 +48,7 @@ pub enum UnpackError {
     #[error("{0}; download it again, or check it with its own program")]
     Damaged(String),
     /// It would become too much.
-    #[error("it unpacks to more than {0}; if it is no bomb, raise the limit")]
+    #[error("it unpacks to more than {0}")]
     TooMuch(String),
     /// The disk.
     #[error("{}: cannot be written", path.display())]
@@ -170,9 +170,10 @@ impl Guard {
         let UnpackLimits { max_bytes, max_ratio, .. } = self.limits;
         let by_ratio = self.packed_bytes.saturating_mul(max_ratio).max(RATIO_FROM_BYTES);
         if bytes > max_bytes {
-            return Some(format!("{max_bytes} bytes"));
+            return Some(format!("{max_bytes} bytes; if it is no bomb, raise --max-unpacked-gib"));
         }
-        (bytes > by_ratio).then(|| format!("{max_ratio} times its size"))
+        (bytes > by_ratio)
+            .then(|| format!("{max_ratio} times its size; if it is no bomb, raise --max-unpack-ratio"))
     }
 }
 
@@ -246,7 +247,9 @@ impl Unpacked<'_> {
     fn file(&mut self, content: &mut impl Read, name: &str) -> Result<(), UnpackError> {
         let max_files = self.guard.limits.max_files;
         if self.files.len() >= max_files {
-            return Err(UnpackError::TooMuch(format!("{max_files} files")));
+            return Err(UnpackError::TooMuch(format!(
+                "{max_files} files; if it is no bomb, unpack it by exec"
+            )));
         }
         let path = self.into.join(self.free_name(name));
         let disk = |source| UnpackError::Disk { path: path.clone(), source };

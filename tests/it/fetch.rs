@@ -246,6 +246,15 @@ fn a_cut_is_continued_after_a_restart_and_another_content_is_not() {
 }
 
 #[test]
+fn where_a_rest_does_not_say_its_place_all_of_it_is_asked_for() {
+    let server = Adversary::start();
+    let site = site(&[json!({ "url": server.url("/placeless/6/90000"), "id": "a" })]);
+    fetch(&site, &["--post-processor", "keep:kept"]).expect_code(0);
+    assert!(site.read("kept/90000") == content(6, 90000));
+    assert_eq!(server.requests("/placeless/6/90000"), 3);
+}
+
+#[test]
 fn what_a_manifest_must_not_reach_is_refused() {
     let server = Adversary::start();
     let site = site(&[
@@ -350,6 +359,19 @@ fn what_is_in_the_cache_is_held_against_its_hash_and_a_rest_against_its_time() {
     fetch(&site, &["--post-processor", "keep:kept"]).expect_code(0);
     assert!(site.read("kept/1000") == content(1, 1000));
     assert!(site.read("kept/90000") == content(1_000_002, 90000), "not half of each");
+}
+
+#[test]
+fn what_cannot_be_kept_is_named_and_waits_in_the_cache() {
+    let server = Adversary::start();
+    let site = site(&[json!({ "url": server.url("/good/1/1000"), "id": "a" })]);
+    site.write("kept", "a file, where a folder is to be");
+    let error = fetch(&site, &["--post-processor", "keep:kept"]).expect_code(1).only_error();
+    assert!(error.contains("post_process: kept: the file cannot be kept: "), "{error}");
+    fs::remove_file(site.at("kept")).unwrap();
+    fetch(&site, &["--post-processor", "keep:kept"]).expect_code(0);
+    assert!(site.read("kept/1000") == content(1, 1000));
+    assert_eq!(server.requests("/good/1/1000"), 1);
 }
 
 #[test]

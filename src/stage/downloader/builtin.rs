@@ -84,7 +84,9 @@ impl PostProcessor for ReportLines {
                 self.unread = true;
                 Ok(())
             }
-            written => Ok(written?),
+            written => written.map_err(|error| {
+                StageError::new(format!("the report cannot be written: {error}; check its disk"))
+            }),
         }
     }
 }
@@ -93,12 +95,21 @@ impl PostProcessor for ReportLines {
 #[derive(Debug, Clone)]
 pub struct Keep {
     folder: PathBuf,
+    /// Whether it has names that a power cut may take back.
+    is_unsynced: bool,
 }
 
 impl Keep {
     /// In this folder, which is made when there is something to keep.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), is_unsynced: false }
+    }
+
+    fn failed(&self, error: &StageError) -> StageError {
+        StageError::new(format!(
+            "{}: the file cannot be kept: {error}; check the folder",
+            self.folder.display()
+        ))
     }
 }
 
@@ -123,11 +134,23 @@ impl PostProcessor for Keep {
                 };
                 kept.push(Value::from(keep(path, &folder, &name, &key)?.display().to_string()));
             }
-            std::fs::File::open(&folder)?.sync_all()?;
             Ok(kept)
         })
-        .await?;
+        .await
+        .map_err(|error| self.failed(&error))?;
+        self.is_unsynced = true;
         report.fields.insert("kept".to_owned(), kept.into());
+        Ok(())
+    }
+
+    /// Syncs the folder, which costs as much for one name as for many.
+    async fn flush(&mut self) -> Result<(), StageError> {
+        if self.is_unsynced {
+            let folder = self.folder.clone();
+            let synced = blocking(move || Ok(std::fs::File::open(&folder)?.sync_all()?)).await;
+            synced.map_err(|error| self.failed(&error))?;
+            self.is_unsynced = false;
+        }
         Ok(())
     }
 }

@@ -138,12 +138,12 @@ impl Ending {
             }
             seen.push(one);
         }
+        if let Err(error) = unless_panicked(self.post_processor.flush()).await {
+            fail_all(&mut seen, &error);
+        }
         if let Err(error) = self.keep(&seen).await {
             tracing::warn!("the state cannot be kept, so {} items are done again: {error}", seen.len());
-            let error = StageError::from(error);
-            for one in seen.iter_mut().filter(|one| one.report.status == Status::Done) {
-                one.report.fail(Stage::PostProcess, error.clone());
-            }
+            fail_all(&mut seen, &StageError::from(error));
         }
         let done = |one: &mut Ended| match one.report.status {
             Status::Done | Status::Skipped => {
@@ -204,6 +204,13 @@ impl Ending {
             true => Ok(()),
             false => state.keep(work, records).await,
         }
+    }
+}
+
+/// What was well until here failed.
+fn fail_all(ended: &mut [Ended], error: &StageError) {
+    for one in ended.iter_mut().filter(|one| one.report.status == Status::Done) {
+        one.report.fail(Stage::PostProcess, error.clone());
     }
 }
 

@@ -227,6 +227,12 @@ pub trait PostProcessor: Send {
         report: &mut ItemReport,
         file: Option<&FetchedFile>,
     ) -> Result<(), StageError>;
+
+    /// Comes behind some items and before their ends are kept: what must be on disk by then can be put there at once.
+    /// An error fails those of them that were well until here.
+    async fn flush(&mut self) -> Result<(), StageError> {
+        Ok(())
+    }
 }
 
 /// Takes every file, and does nothing.

@@ -147,6 +147,8 @@ struct Sending {
     /// Instead of the true one.
     length: Option<usize>,
     ranges: bool,
+    /// Whether a part says which one it is.
+    is_placed: bool,
     /// Bytes of the body until the connection is cut.
     cut: Option<usize>,
     block_bytes: usize,
@@ -172,6 +174,7 @@ fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Res
         modified: None,
         length: None,
         ranges: true,
+        is_placed: true,
         cut: None,
         block_bytes: BLOCK_BYTES,
     };
@@ -194,6 +197,10 @@ fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Res
             sending.modified = Some(format!("Mon, 0{day} Jan 2024 00:00:00 GMT"));
             sending.cut = (request.turn == 0).then_some(size / 2);
         }
+        "placeless" => {
+            sending.is_placed = false;
+            sending.cut = (request.turn == 0).then_some(size / 2);
+        }
         "short" => sending.length = Some(size / 2),
         "long" => sending.length = Some(size + 1000),
         "trickle" => sending.block_bytes = 200,
@@ -211,7 +218,7 @@ fn answer(request: &Request, out: &mut TcpStream, state: &State) -> std::io::Res
 }
 
 fn send(request: &Request, sending: Sending, out: &mut TcpStream, state: &State) -> std::io::Result<bool> {
-    let Sending { body, etag, modified, length, ranges, cut, block_bytes } = sending;
+    let Sending { body, etag, modified, length, ranges, is_placed, cut, block_bytes } = sending;
     if request.if_none_match.as_ref() == Some(&etag) {
         write!(out, "HTTP/1.1 304 Not Modified\r\nETag: {etag}\r\n\r\n")?;
         return Ok(true);
@@ -230,6 +237,7 @@ fn send(request: &Request, sending: Sending, out: &mut TcpStream, state: &State)
     let announced = length.unwrap_or(rest.len());
     match offset {
         0 => write!(out, "HTTP/1.1 200 OK\r\n")?,
+        _ if !is_placed => write!(out, "HTTP/1.1 206 Partial\r\n")?,
         _ => write!(
             out,
             "HTTP/1.1 206 Partial\r\nContent-Range: bytes {offset}-{}/{}\r\n",
