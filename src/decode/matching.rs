@@ -267,7 +267,7 @@ impl Matcher {
 
     /// By line, where the values of this slot are.
     pub(super) fn spans(&self, slot: usize) -> &[Span; BLOCK_LINES] {
-        &*self.spans[slot]
+        &self.spans[slot]
     }
 
     /// Notes a line that was read otherwise: its values by slot, relative to the line.

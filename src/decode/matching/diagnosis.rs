@@ -5,17 +5,22 @@ use crate::log_type::program::{Node, Step};
 
 /// Why a program did not take a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Diagnosis {
+pub(in crate::decode) struct Diagnosis {
     /// Bytes of the line that it could read.
-    pub(super) reached: u32,
+    pub(in crate::decode) reached: u32,
     /// Only the event time is in the way.
-    pub(super) timestamp: bool,
+    pub(in crate::decode) timestamp: bool,
 }
 
 impl Matcher {
     /// How far `program` gets along a line that it does not take, and whether it would take it with a
     /// readable event time.
-    pub(super) fn diagnose(&mut self, program: &[Node], window: Window<'_>, line: u8) -> Diagnosis {
+    pub(in crate::decode) fn diagnose(
+        &mut self,
+        program: &[Node],
+        window: Window<'_>,
+        line: u8,
+    ) -> Diagnosis {
         let mut diagnosis = Diagnosis { reached: 0, timestamp: false };
         let cursor = Cursor { line, exact: true, at: self.starts[usize::from(line)] };
         self.explore(program, window, cursor, false, &mut diagnosis);
