@@ -1,4 +1,5 @@
 //! Files into Postgres and back out of it: every line once, whoever else writes, whatever Postgres refuses.
+use std::fs;
 use std::time::Duration;
 
 use pipeline::client::PgConfig;
@@ -6,7 +7,7 @@ use pipeline::log_type::LogTypes;
 use pipeline::model::ByteRange;
 use pipeline::sink::{GroupLimits, PostgresSink, Sink};
 
-use super::servers::{Database, Postgres, wait_until};
+use super::servers::{Database, Postgres, Redis, wait_until};
 use super::support::{
     AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
     repository,
@@ -382,6 +383,22 @@ fn an_unreachable_postgres_is_exit_code_4_and_a_password_is_never_shown() {
     let url = "postgres://someone:s3cret@127.0.0.1:1/none";
     let ended = site.end(&["run", "logs", "--into", url]).expect_code(4);
     assert!(!ended.stderr.contains("s3cret") && ended.stderr.contains("127.0.0.1:1"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_signal_ends_what_waits_for_a_redis_that_takes_no_more() {
+    let (site, redis) = (Site::new(), Redis::start());
+    site.write("data/logs/a.log", numbered_lines(0, 10));
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let url = redis.url();
+    for command in ["run", "process"] {
+        let log = format!("{command}.log");
+        let running = site.start(&[command, "--via", &url, "--into", "archive", "--log-file", &log]);
+        let is_told = || fs::read_to_string(site.at(&log)).is_ok_and(|text| text.contains("does not serve"));
+        wait_until("it waits", is_told);
+        running.signal("TERM");
+        running.wait().expect_code(143);
+    }
 }
 
 #[test]
