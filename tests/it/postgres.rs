@@ -230,6 +230,12 @@ fn a_deleted_row_a_doubled_row_and_a_missing_chunk_are_found() {
     place.site.ok(&["verify", "--count", "--content", "--repair", "--into", &place.url, "logs"]);
     let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
     assert_eq!(place.database.sql(rows).trim(), "2000|2000");
+
+    // the entry alone
+    place.database.sql("DELETE FROM chunks WHERE first_byte = 0");
+    let repaired = place.site.end(&["verify", "--repair", "--into", &place.url, "logs"]).expect_code(0);
+    assert!(repaired.stderr.contains("to repair: "), "{}", repaired.stderr);
+    assert_eq!(place.database.sql(rows).trim(), "2000|2000");
 }
 
 #[test]
