@@ -153,8 +153,8 @@ impl fmt::Display for Finding {
                     "table {table} holds {rows} rows of chunk {chunk_id}, which the ledger does not have"
                 )
             }
-            Self::Unread { len_bytes } => write!(out, "{len_bytes} bytes are not archived yet; run again"),
-            Self::NotArchived => write!(out, "nothing of it is archived; run on it"),
+            Self::Unread { len_bytes } => write!(out, "{len_bytes} bytes are not stored yet; run again"),
+            Self::NotArchived => write!(out, "nothing of it is stored; run on it"),
             Self::Damage(damage) => damage.fmt(out),
         }
     }

@@ -67,7 +67,11 @@ pub(super) async fn run(args: ProcessArgs, global: &Global) -> anyhow::Result<Ex
     let stream = args.stream.open(&redis_url(args.via.as_deref())?)?;
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
     let mut sinks = args.storage.open(&into, &types).await?;
-    let mut consumer = stream.consumer(args.drain).await?;
+    let mut consumer = tokio::select! {
+        consumer = stream.consumer(args.drain) => consumer?,
+        // nothing is taken yet
+        () = shutdown.requested() => return Ok(Exit::Code(shutdown.exit_code().unwrap_or(1))),
+    };
     let mut committed = ProcessSummary::default();
     let idle = processor::IDLE;
     let processed =

@@ -24,7 +24,8 @@ pub(super) struct ReadArgs {
     /// Redis that carries chunks to processors [default: that of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     via: Option<String>,
-    /// Leave when all is shipped: what Redis loses before it is committed is only read again by another `read`
+    /// Leave when all is shipped (a processor has to run at the start): what Redis loses before it is committed
+    /// is only read again by another `read`
     #[arg(long)]
     no_wait: bool,
     /// Form of the summary

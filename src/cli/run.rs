@@ -155,7 +155,14 @@ async fn ship_through(
 ) -> anyhow::Result<(ReadSummary, ProcessSummary)> {
     let mut committed = ProcessSummary::default();
     let ledger = sink::ledger(sinks).await?;
-    let (producer, mut consumer) = (stream.producer().await?, stream.consumer(false).await?);
+    let opening = async { anyhow::Ok((stream.producer().await?, stream.consumer(false).await?)) };
+    let (producer, mut consumer) = tokio::select! {
+        opened = opening => opened?,
+        // nothing is read yet
+        () = shutdown.requested() => {
+            return Ok((ReadSummary { interrupted: true, ..ReadSummary::default() }, committed));
+        }
+    };
     let all_reported = Shutdown::new();
     let reading = async {
         let read = reader::read(paths, options, ledger, &producer, shutdown).await;
@@ -254,7 +261,10 @@ impl Summary<'_> {
             None => out.push_str(&format!("received    {input}\n")),
         }
         if committed.lines == 0 {
-            out.push_str(&format!("nothing new: {} holds all of it already\n", self.into));
+            // of what was not read to its end, or not read here, that is not known
+            if self.read.is_some_and(|read| !read.interrupted && read.failures.is_empty()) {
+                out.push_str(&format!("nothing new: all of it is in {} already\n", self.into));
+            }
             return out;
         }
         let per_line = committed.stored_bytes as f64 / committed.lines as f64;

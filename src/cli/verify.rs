@@ -25,7 +25,7 @@ use crate::warehouse::Warehouse;
 /// Prove that lines = rows + rejects + blanks for every chunk, without a gap; exit 1 if not.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// Check that these files, folders or globs are archived to their end [default: all that is archived]
+    /// Check that these files, folders or globs are stored to their end [default: all that is stored]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Archives (folders, s3://, gs://, az://) and databases (postgres://..) to check
@@ -40,7 +40,8 @@ pub(super) struct VerifyArgs {
     /// Also render every line and compare it with what was read
     #[arg(long)]
     content: bool,
-    /// Ship what is missing again, from the files at PATH; in Postgres also chunks whose rows are not as they must be
+    /// Ship what is missing again, from the files at PATH; in Postgres also chunks whose rows are not as they must be.
+    /// Counts rows as --count does
     #[arg(long, requires = "paths")]
     repair: bool,
     /// Form of the report
@@ -50,12 +51,17 @@ pub(super) struct VerifyArgs {
 
 /// Runs it.
 pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exit> {
-    let checks = Checks { count: args.count, content: args.content };
+    // rows whose entry in the ledger is gone would be doubled by what is shipped: only counting finds them
+    let checks = Checks { count: args.count || args.repair, content: args.content };
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
     for location in &args.into {
         let mut report = check_at(location, &args, checks, &mut exit).await?;
         if args.repair && !report.is_whole() {
+            let place = redacted(location);
+            for (path, finding) in findings(&place, &report) {
+                tracing::warn!("to repair: {path}: {finding}");
+            }
             repair(location, &args.schema, &args.paths, &report, global).await?;
             report = check_at(location, &args, checks, &mut exit).await?;
         }

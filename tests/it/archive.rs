@@ -258,7 +258,7 @@ async fn files_that_grew_or_were_never_read_are_named() {
     assert_eq!(report.sources.len(), 1);
     let report = verify(&OfArchive::new(&archive), Some(&[given(&b, 12), given(&c, 5)]), ALL).await.unwrap();
     let texts = findings(&report);
-    assert_eq!(texts, ["12 bytes are not archived yet; run again", "nothing of it is archived; run on it"]);
+    assert_eq!(texts, ["12 bytes are not stored yet; run again", "nothing of it is stored; run on it"]);
     assert_eq!([&report.sources[0].path, &report.sources[1].path], [&b.path, &c.path]);
 }
 
@@ -320,6 +320,6 @@ fn run_verify_and_restore_give_back_the_files_of_a_folder() {
     let verified = run(&["verify", "data/logs"]);
     assert_eq!(verified.status.code(), Some(1));
     let errors = text(&verified.stderr);
-    assert!(errors.contains("unix.log: 9 bytes are not archived yet"), "{errors}");
-    assert!(errors.contains("new.log: nothing of it is archived"), "{errors}");
+    assert!(errors.contains("unix.log: 9 bytes are not stored yet"), "{errors}");
+    assert!(errors.contains("new.log: nothing of it is stored"), "{errors}");
 }

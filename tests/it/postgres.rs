@@ -1,4 +1,5 @@
 //! Files into Postgres and back out of it: every line once, whoever else writes, whatever Postgres refuses.
+use std::fs;
 use std::time::Duration;
 
 use pipeline::client::PgConfig;
@@ -6,7 +7,7 @@ use pipeline::log_type::LogTypes;
 use pipeline::model::ByteRange;
 use pipeline::sink::{GroupLimits, PostgresSink, Sink};
 
-use super::servers::{Database, Postgres, wait_until};
+use super::servers::{Database, Postgres, Redis, wait_until};
 use super::support::{
     AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
     repository,
@@ -229,6 +230,12 @@ fn a_deleted_row_a_doubled_row_and_a_missing_chunk_are_found() {
     place.site.ok(&["verify", "--count", "--content", "--repair", "--into", &place.url, "logs"]);
     let rows = "SELECT count(*), count(DISTINCT bytes_sent) FROM firewall_logs";
     assert_eq!(place.database.sql(rows).trim(), "2000|2000");
+
+    // the entry alone
+    place.database.sql("DELETE FROM chunks WHERE first_byte = 0");
+    let repaired = place.site.end(&["verify", "--repair", "--into", &place.url, "logs"]).expect_code(0);
+    assert!(repaired.stderr.contains("to repair: "), "{}", repaired.stderr);
+    assert_eq!(place.database.sql(rows).trim(), "2000|2000");
 }
 
 #[test]
@@ -382,6 +389,22 @@ fn an_unreachable_postgres_is_exit_code_4_and_a_password_is_never_shown() {
     let url = "postgres://someone:s3cret@127.0.0.1:1/none";
     let ended = site.end(&["run", "logs", "--into", url]).expect_code(4);
     assert!(!ended.stderr.contains("s3cret") && ended.stderr.contains("127.0.0.1:1"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_signal_ends_what_waits_for_a_redis_that_takes_no_more() {
+    let (site, redis) = (Site::new(), Redis::start());
+    site.write("data/logs/a.log", numbered_lines(0, 10));
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let url = redis.url();
+    for command in ["run", "process"] {
+        let log = format!("{command}.log");
+        let running = site.start(&[command, "--via", &url, "--into", "archive", "--log-file", &log]);
+        let is_told = || fs::read_to_string(site.at(&log)).is_ok_and(|text| text.contains("does not serve"));
+        wait_until("it waits", is_told);
+        running.signal("TERM");
+        running.wait().expect_code(143);
+    }
 }
 
 #[test]

@@ -188,6 +188,18 @@ fn days_that_moved_are_read_in_the_archive_and_the_others_in_postgres() {
 }
 
 #[test]
+fn a_sites_log_type_is_read_from_a_database_without_its_file() {
+    let place = Place::new();
+    let log_type = "name = \"door\"\ntable = \"door_events\"\nlines = [\"{timestamp} door={door}\"]\n[columns]\n\
+                    timestamp = { type = \"timestamp\" }\ndoor = { type = \"string\" }\n";
+    place.site.write("types/door.toml", log_type);
+    place.site.write("logs/a.log", "2024-01-15T00:00:03Z door=a\n");
+    place.load(&place.url, &["--log-types", "types", "logs"], "1MiB");
+    assert_eq!(place.query(&[&place.url], "SELECT door FROM door_events"), "door\na\n");
+    assert_eq!(place.raw_lines(&[&place.url]), ["2024-01-15T00:00:03Z door=a"]);
+}
+
+#[test]
 fn two_archives_are_one_table() {
     let place = Place::new();
     place.site.generate(2, 2000);

@@ -156,8 +156,8 @@ fn verify_names_files_that_grew_and_files_that_were_never_read() {
     let ended = site.end(&["verify", "logs", "missing.log"]).expect_code(1);
     let errors = ended.errors();
     for expected in [
-        "a.log: 5 bytes are not archived yet",
-        "new.log: nothing of it is archived",
+        "a.log: 5 bytes are not stored yet",
+        "new.log: nothing of it is stored",
         "missing.log does not exist",
     ] {
         assert!(errors.iter().any(|error| error.contains(expected)), "{errors:?}");

@@ -10,12 +10,19 @@ use crate::model::ChunkRecord;
 use crate::query::{QueryError, TypeVersions};
 
 /// A log type as the places' rows were read with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Versions {
     /// Reference time and hash of the newest.
     pub(super) newest: (i64, String),
     /// By hash: the place that keeps the file, and the chunks.
     pub(super) by_hash: BTreeMap<String, (usize, Vec<i64>)>,
+}
+
+impl Default for Versions {
+    /// Older than any version, one that no chunk names included.
+    fn default() -> Self {
+        Self { newest: (i64::MIN, String::new()), by_hash: BTreeMap::new() }
+    }
 }
 
 impl Places {
