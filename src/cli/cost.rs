@@ -127,8 +127,11 @@ fn last_run() -> anyhow::Result<PathBuf> {
     Ok(last)
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+fn read(path: &Path) -> Result<String, CostError> {
+    fs::read_to_string(path).map_err(|error| CostError::Unreadable {
+        name: path.display().to_string(),
+        reason: format!("cannot be read ({error}); name another file"),
+    })
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

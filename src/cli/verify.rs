@@ -189,7 +189,8 @@ fn findings<'a>(location: &'a str, report: &'a Report) -> impl Iterator<Item = (
         .sources
         .iter()
         .flat_map(|source| source.findings.iter().map(|finding| (source.path.as_str(), finding)));
-    of_sources.chain(report.findings.iter().map(move |finding| (location, finding)))
+    // a damaged file is why rows of sources are missing
+    report.findings.iter().map(move |finding| (location, finding)).chain(of_sources)
 }
 
 fn table(report: &Report) -> String {

@@ -204,8 +204,8 @@ fn strings(
     // few: looked up by place
     let mut constants: Vec<(u32, Entry)> = Vec::new();
     let mut fill = |rows: Range<usize>, looks_up: bool| {
-        for row in rows {
-            let span = spans[row];
+        let places = keys[rows.clone()].iter_mut().zip(&spans[rows.clone()]);
+        for (row, (key, &span)) in rows.zip(places) {
             let entry = match span {
                 Span::NULL => {
                     nulls.note(row);
@@ -222,12 +222,12 @@ fn strings(
                 span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
                 span => enter(text.of(span)),
             };
-            keys[row] = entry.exact_index();
-            if keys[row] < 0 {
+            *key = entry.exact_index();
+            if *key < 0 {
                 // a constant renders as what it is
                 let is_constant = span.start & Span::CONSTANT != 0;
                 let read = entry.get().map(|(index, exact)| (index, exact || is_constant));
-                keys[row] = outcome.take(row, span, read).unwrap_or_else(|| {
+                *key = outcome.take(row, span, read).unwrap_or_else(|| {
                     nulls.note(row);
                     0
                 });

@@ -145,7 +145,7 @@ const MASKS: [u128; 16] = {
 /// The text itself and its length, if it has at most 15 bytes; its hash otherwise.
 #[inline(always)]
 fn word(bytes: &[u8], start: usize, len_bytes: usize) -> u128 {
-    match (MASKS.get(len_bytes), bytes.get(start..).and_then(|rest| rest.first_chunk())) {
+    match (MASKS.get(len_bytes), bytes.get(start..start + 16).and_then(|sixteen| sixteen.first_chunk())) {
         (Some(mask), Some(sixteen)) => {
             u128::from_le_bytes(*sixteen) & mask | (len_bytes as u128) << LEN_SHIFT
         }

@@ -5,14 +5,16 @@
 mod answers;
 mod questions;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderName, StatusCode};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -66,7 +68,7 @@ pub fn router(state: PageState) -> Router {
         .route("/api/tasks/{id}", get(task))
         .route("/api/questions", get(async || Json(questions::list())))
         .route("/api/questions/{number}", get(question))
-        .route_layer(from_fn_with_state(state.clone(), check_token));
+        .route_layer(from_fn_with_state(state.clone(), check_access));
     Router::new()
         .route("/", get(async || asset("text/html; charset=utf-8", include_str!("assets/index.html"))))
         .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("assets/page.css"))))
@@ -91,8 +93,17 @@ fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
     (headers, text)
 }
 
-async fn check_token(State(page): State<PageState>, request: Request, next: Next) -> Response {
-    let Some(expected) = page.token else { return next.run(request).await };
+async fn check_access(State(page): State<PageState>, request: Request, next: Next) -> Response {
+    let Some(expected) = page.token else {
+        return match is_by_address(request.headers()) {
+            true => next.run(request).await,
+            false => {
+                let error =
+                    "without --token-file the page is served at an address and at localhost, not at a name";
+                (StatusCode::MISDIRECTED_REQUEST, Json(serde_json::json!({ "error": error }))).into_response()
+            }
+        };
+    };
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown = shown.and_then(|text| text.split_once(' '));
     let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token);
@@ -107,6 +118,18 @@ async fn check_token(State(page): State<PageState>, request: Request, next: Next
             (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "error": error }))).into_response()
         }
     }
+}
+
+/// Whether the request is for an address of this machine. A name may be anybody's, who made it point here so that a
+/// page of his is read by the same browser as ours.
+fn is_by_address(headers: &HeaderMap) -> bool {
+    // no browser leaves it out
+    let Some(host) = headers.get(HOST) else { return true };
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+    })
 }
 
 /// Long enough for a question over a large archive; the page says that it takes long.
@@ -154,4 +177,29 @@ async fn question(State(page): State<PageState>, Path(number): Path<usize>) -> R
         answered
             .unwrap_or_else(|_| Err(format!("no answer within {} s; use `pipeline query`", LIMIT.as_secs()))),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_not_an_address() {
+        for (host, expected) in [
+            ("127.0.0.1:8080", true),
+            ("10.0.0.7", true),
+            ("[::1]:8080", true),
+            ("localhost:8080", true),
+            ("LOCALHOST", true),
+            ("rebound.example:8080", false),
+            ("127.0.0.1.example", false),
+            ("localhost.example", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            assert_eq!(is_by_address(&headers), expected, "{host}");
+        }
+        assert!(is_by_address(&HeaderMap::new()));
+    }
 }

@@ -96,6 +96,8 @@ fn mistakes_name_the_number_the_file_and_the_remedy() {
     site.write("prices.toml", "[price.x]\nusd = 1\nper = \"hour\"\n");
     let error = site.error(3, &["cost", "--run", run, "--prices", "prices.toml"]);
     assert!(error.starts_with("prices.toml: line 1: "), "{error}");
+    let error = site.error(3, &["cost", "--run", run, "--prices", "none.toml"]);
+    assert!(error.starts_with("none.toml: cannot be read ("), "{error}");
     site.write("run.json", "{}");
     let error = site.error(3, &["cost", "--run", "run.json"]);
     assert!(error.starts_with("run.json: is not a recorded run; record one with"), "{error}");
