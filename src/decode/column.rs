@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::Int32Type;
 
-use super::dictionary::{Dictionary, Entry, TRIAL_ROWS};
+use super::dictionary::{Dictionary, Entry};
 use super::matching::Span;
 use super::value;
 use crate::log_type::{ColumnType, timestamp};
@@ -180,6 +180,9 @@ impl Nulls {
         Some(NullBuffer::from(valid))
     }
 }
+
+/// After this many rows it is decided whether texts repeat.
+const TRIAL_ROWS: usize = 1024;
 
 /// `make` appends the text to store for a text that is seen first, and says whether both are the same.
 fn strings(

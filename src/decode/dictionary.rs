@@ -41,9 +41,6 @@ struct Slot {
 
 const FREE_SLOT: Slot = Slot { word: FREE, start: 0, len_bytes: 0, entry: Entry::MISFIT };
 
-/// After this many rows it is decided whether texts repeat.
-pub(super) const TRIAL_ROWS: usize = 1024;
-
 /// An open-addressing table, reused from chunk to chunk.
 #[derive(Debug)]
 pub(super) struct Dictionary {

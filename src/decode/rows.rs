@@ -18,7 +18,7 @@ use super::matching::{Matcher, Span};
 use super::scan::Window;
 use crate::log_type::program::KEY_VALUE_VARIANT;
 use crate::log_type::template::Part;
-use crate::log_type::{LogType, form, timestamp};
+use crate::log_type::{LogType, form, split_form, timestamp};
 use crate::model::RawChunk;
 
 /// The rows of one log type, as places, until the chunk is read.
@@ -163,10 +163,11 @@ impl TypeRowsBuilder {
             let spans = matcher.spans(slot);
             column.extend(taken.iter().map(|line| spans[usize::from(*line)]));
         }
-        for (row, line) in (first..).zip(taken) {
-            let unset = matcher.found(*line).and_then(|(variant, ..)| self.unset.get(usize::from(variant)));
+        for (position, row) in self.rows.iter().enumerate().skip(first) {
+            // none of pairs, which have a value or NULL for every slot
+            let unset = self.unset.get(usize::from(split_form(row.form).0));
             for (slot, span) in unset.into_iter().flatten() {
-                self.spans[*slot][row] = *span;
+                self.spans[*slot][position] = *span;
             }
         }
         for (line, key, value) in self.unknown_of_block.drain(..) {
