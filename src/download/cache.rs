@@ -5,15 +5,17 @@
 //! KEY-name.part    the beginning of it; locked by the process that writes it
 //! KEY-name.meta    what the server said of it, so that the rest can be asked for after a restart
 //! KEY.unpacked     a folder for what stages make of it
-//! KEY.lock         held by whoever uses any of these, from before the download until the file is removed
+//! .locks           a byte of it per key is locked by whoever uses any of these, from before the download until the
+//!                  file is removed
 //! ```
+//! A file that comes in one go has no `.meta` unless it stays: making and removing one takes longer than the file.
 //! Invariants: a part is continued only if it is known to be of the same content as the rest; one from before a restart
 //! of the machine is not, for its bytes may never have reached the disk. Every call blocks.
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::item::hex;
-use super::lock::{SlotLock, is_at, open_locked};
+use super::lock::{Locks, SlotLock, is_at, open_locked};
 use super::{DownloadError, FileItem};
 
 /// What tells one content of a URL from another.
@@ -63,10 +65,18 @@ struct Meta {
     boot: String,
 }
 
+impl Meta {
+    /// Torn by a kill it is not understood, and the part starts anew.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_vec(self)?)
+    }
+}
+
 /// The folder.
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
+    locks: Arc<Locks>,
     boot: String,
 }
 
@@ -87,7 +97,8 @@ impl Cache {
             return Err(DownloadError::Untrusted { path: folder.to_owned() });
         }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Ok(Self { folder: folder.to_owned(), boot: boot.trim().to_owned() })
+        let locks = Locks::try_open(folder.join(".locks")).map_err(failed("open the locks"))?;
+        Ok(Self { folder: folder.to_owned(), locks: Arc::new(locks), boot: boot.trim().to_owned() })
     }
 
     /// Where an item's file is, or will be.
@@ -102,8 +113,8 @@ impl Cache {
         };
         let (part, meta) = (beside(".part"), beside(".meta"));
         let unpacked = self.folder.join(format!("{key}.unpacked"));
-        let lock_path = self.folder.join(format!("{key}.lock"));
-        Slot { path, part, meta, unpacked, lock_path, lock: None, boot: self.boot.clone() }
+        let (locks, boot) = (Arc::clone(&self.locks), self.boot.clone());
+        Slot { path, unpacked, part, meta, key, locks, held: None, boot }
     }
 }
 
@@ -116,40 +127,78 @@ pub struct Slot {
     pub unpacked: PathBuf,
     part: PathBuf,
     meta: PathBuf,
-    lock_path: PathBuf,
-    /// Held by all clones.
-    lock: Option<Arc<SlotLock>>,
+    key: String,
+    locks: Arc<Locks>,
+    /// By all clones.
+    held: Option<Arc<Held>>,
     boot: String,
+}
+
+#[derive(Debug)]
+struct Held {
+    lock: SlotLock,
+    /// Of a file that came in one go: written only if the file stays.
+    unwritten: Mutex<Option<(PathBuf, Meta)>>,
+}
+
+impl Held {
+    fn set_unwritten(&self, meta: Option<(PathBuf, Meta)>) {
+        *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner) = meta;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let unwritten = self.unwritten.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((path, meta)) = unwritten
+            && let Err(error) = meta.write(&path)
+        {
+            // without it the file is still used, but not revalidated
+            tracing::warn!("{}: cannot be written: {error}", path.display());
+        }
+    }
+}
+
+/// What there is of a file.
+#[derive(Debug)]
+pub(super) enum Here {
+    /// All of it, its length, and what the server said of it.
+    Whole(u64, Validators),
+    /// A part, perhaps an empty one.
+    Part(Part),
 }
 
 impl Slot {
     /// For this holder and its clones alone; `None` where another run has it.
     pub(super) fn try_locked(mut self) -> Result<Option<Self>, DownloadError> {
-        let failed = DownloadError::disk(&self.lock_path, "lock it");
-        let Some(lock) = SlotLock::try_take(&self.lock_path).map_err(failed)? else { return Ok(None) };
-        self.lock = Some(Arc::new(lock));
+        let failed = DownloadError::disk(&self.path, "lock it");
+        let Some(lock) = self.locks.try_take(&self.key).map_err(failed)? else { return Ok(None) };
+        self.held = Some(Arc::new(Held { lock, unwritten: Mutex::default() }));
         Ok(Some(self))
     }
 
     /// Removes all of it, unless another run uses it.
     pub fn remove(&self) -> io::Result<()> {
-        let _held = match self.lock {
+        let _lock = match &self.held {
             Some(_) => None,
             None if self.is_empty() => return Ok(()),
-            None => match SlotLock::try_take(&self.lock_path)? {
+            None => match self.locks.try_take(&self.key)? {
                 Some(lock) => Some(lock),
                 None => return Ok(()),
             },
         };
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
+        self.forget_unwritten();
         gone(fs::remove_dir_all(&self.unpacked))?;
         for path in [&self.part, &self.path, &self.meta] {
             gone(fs::remove_file(path))?;
         }
         Ok(())
+    }
+
+    fn forget_unwritten(&self) {
+        if let Some(held) = &self.held {
+            held.set_unwritten(None);
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -163,13 +212,28 @@ impl Slot {
             && let Some(held) = open_locked(&self.part)?
             && held.metadata()?.len() == 0
         {
+            self.forget_unwritten();
             fs::remove_file(&self.part)?;
+            if fs::symlink_metadata(&self.path).is_err() {
+                gone(fs::remove_file(&self.meta))?;
+            }
         }
         Ok(())
     }
 
+    /// What there is of the file, of which this is known. A whole one that is another is removed.
+    pub(super) fn look(&self, size: Option<u64>, sha256: Option<&[u8; 32]>) -> Result<Here, DownloadError> {
+        if let Some((found, validators)) = self.complete()
+            && size.is_none_or(|size| size == found)
+            && sha256.map_or(Ok(true), |sha256| self.keeps_if(sha256))?
+        {
+            return Ok(Here::Whole(found, validators));
+        }
+        self.open_part().map(Here::Part)
+    }
+
     /// Whether the whole file has this hash; if not it is removed.
-    pub(super) fn keeps_if(&self, sha256: &[u8; 32]) -> Result<bool, DownloadError> {
+    fn keeps_if(&self, sha256: &[u8; 32]) -> Result<bool, DownloadError> {
         let failed = |operation| DownloadError::disk(&self.path, operation);
         let found = File::open(&self.path).and_then(|mut file| hash(&mut file)).map_err(failed("read it"))?;
         if found == *sha256 {
@@ -185,7 +249,7 @@ impl Slot {
     }
 
     /// What is known of the whole file, if it is here.
-    pub(super) fn complete(&self) -> Option<(u64, Validators)> {
+    fn complete(&self) -> Option<(u64, Validators)> {
         let metadata = fs::symlink_metadata(&self.path).ok().filter(fs::Metadata::is_file)?;
         let validators = self.read_meta().map(|meta| meta.validators).unwrap_or_default();
         validators.total.is_none_or(|total| total == metadata.len()).then_some((metadata.len(), validators))
@@ -221,17 +285,26 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Continues at `offset` with content that `validators` tell from any other.
-    pub(super) fn continue_at(&mut self, offset: u64, validators: Validators) -> Result<(), DownloadError> {
+    /// Continues at `offset` with content that `validators` tell from any other. All of the rest may be `in_hand`.
+    pub(super) fn continue_at(
+        &mut self,
+        offset: u64,
+        validators: Validators,
+        in_hand: bool,
+    ) -> Result<(), DownloadError> {
         let failed = |operation| DownloadError::disk(&self.slot.part, operation);
         self.file.set_len(offset).map_err(failed("cut the part"))?;
         self.file.seek(SeekFrom::Start(offset)).map_err(failed("write to the part"))?;
         self.len = offset;
         if self.validators != validators || offset == 0 {
-            let meta = Meta { validators: validators.clone(), boot: self.slot.boot.clone() };
-            let text = serde_json::to_vec(&meta).unwrap_or_default();
-            // torn by a kill it is not understood, and the part starts anew
-            fs::write(&self.slot.meta, text).map_err(DownloadError::disk(&self.slot.meta, "write"))?;
+            let (path, meta) =
+                (&self.slot.meta, Meta { validators: validators.clone(), boot: self.slot.boot.clone() });
+            match &self.slot.held {
+                Some(held) if in_hand && fs::symlink_metadata(path).is_err() => {
+                    held.set_unwritten(Some((path.clone(), meta)));
+                }
+                _ => meta.write(path).map_err(DownloadError::disk(path, "write"))?,
+            }
             self.validators = validators;
         }
         Ok(())
@@ -263,7 +336,8 @@ impl Part {
         self.file.sync_all().map_err(failed("sync the part"))?;
         // a name leads to whatever file has it by now
         let is_ours = is_at(&self.file, &self.slot.part);
-        if !is_ours || self.slot.lock.as_ref().is_some_and(|lock| !lock.is_seen()) {
+        if !is_ours || self.slot.held.as_ref().is_some_and(|held| !held.lock.is_seen()) {
+            self.slot.forget_unwritten();
             return Err(DownloadError::Locked { path: self.slot.part.clone() });
         }
         // the folder is not synced: a name that a power cut takes back is that of a part, which starts anew
@@ -274,10 +348,15 @@ impl Part {
     pub(super) fn discard(self) -> Result<(), DownloadError> {
         let failed = |operation| DownloadError::disk(&self.slot.part, operation);
         self.file.set_len(0).map_err(failed("empty the part"))?;
-        match fs::remove_file(&self.slot.meta) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("forget the part")(error)),
-            _ => Ok(()),
-        }
+        self.slot.forget_unwritten();
+        gone(fs::remove_file(&self.slot.meta)).map_err(failed("forget the part"))
+    }
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -309,7 +388,7 @@ mod tests {
         let known = Validators { etag: Some("\"1\"".to_owned()), total: Some(10), ..Validators::default() };
         let mut part = slot.open_part().unwrap();
         assert!(matches!(slot.open_part(), Err(DownloadError::Locked { .. })));
-        part.continue_at(0, known.clone()).unwrap();
+        part.continue_at(0, known.clone(), false).unwrap();
         part.file.write_all(b"12345").unwrap();
         drop(part);
         let part = slot.open_part().unwrap();
@@ -320,7 +399,7 @@ mod tests {
         fs::write(&slot.meta, "{torn").unwrap();
         assert_eq!(slot.open_part().unwrap().len, 0);
         let mut part = slot.open_part().unwrap();
-        part.continue_at(0, known).unwrap();
+        part.continue_at(0, known, false).unwrap();
         slot.remove_if_empty().unwrap();
         assert!(slot.part.exists(), "an empty part that is written stays");
         fs::remove_file(&slot.part).unwrap();
@@ -334,7 +413,39 @@ mod tests {
         assert!(slot.part.exists(), "what another run uses is not removed");
         drop(held);
         slot.remove().unwrap();
-        assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 0);
+        assert_eq!(names(&slot), [".locks"]);
+    }
+
+    fn names(slot: &Slot) -> Vec<String> {
+        let entries = fs::read_dir(slot.path.parent().unwrap()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_the_server_said_is_written_where_a_file_in_one_go_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::try_open(&folder.path().join("cache")).unwrap();
+        let item = FileItem::try_new("http://h/a.log").unwrap();
+        let known = Validators { etag: Some("\"1\"".to_owned()), total: Some(5), ..Validators::default() };
+        let name = format!("{}-a.log", item.key());
+        for stays in [false, true] {
+            let slot = cache.slot(&item).try_locked().unwrap().unwrap();
+            let Here::Part(mut part) = slot.look(None, None).unwrap() else { panic!("nothing came yet") };
+            part.continue_at(0, known.clone(), true).unwrap();
+            part.file.write_all(b"12345").unwrap();
+            part.finish(None).unwrap();
+            assert_eq!(names(&slot), [".locks", name.as_str()]);
+            if !stays {
+                slot.remove().unwrap();
+            }
+        }
+        let slot = cache.slot(&item).try_locked().unwrap().unwrap();
+        assert_eq!(names(&slot), [".locks", name.as_str(), format!("{name}.meta").as_str()]);
+        assert!(matches!(slot.look(Some(5), None).unwrap(), Here::Whole(5, found) if found == known));
+        assert!(matches!(slot.look(Some(6), None).unwrap(), Here::Part(_)));
     }
 
     #[test]

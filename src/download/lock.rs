@@ -1,47 +1,112 @@
-//! Who may use the places of an item: one task of one process at a time, by a locked file beside them.
+//! Who may use the places of an item: one task of one process at a time, by a locked byte of one file in the folder.
 //!
-//! Invariant: what is held is the file that is at the path. Who holds it removes it, so that none are left but by a kill.
+//! Invariant: what is locked is the file that is at the path. It is one for all items and stays: a file system may take
+//! long to make files where others were just removed.
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+/// The locks of a folder.
+#[derive(Debug)]
+pub(super) struct Locks {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: Arc<File>,
+    /// By this process, to which the system gives a byte as often as it asks.
+    held: HashSet<i64>,
+}
+
+impl Locks {
+    pub(super) fn try_open(path: PathBuf) -> io::Result<Self> {
+        let state = State { file: Arc::new(open(&path)?), held: HashSet::new() };
+        Ok(Self { path, state: Mutex::new(state) })
+    }
+
+    /// `None` where another holds the lock of this key.
+    pub(super) fn try_take(self: &Arc<Self>, key: &str) -> io::Result<Option<SlotLock>> {
+        let place = place(key);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.held.contains(&place) {
+            return Ok(None);
+        }
+        loop {
+            match set(&state.file, libc::F_WRLCK, place) {
+                Ok(()) if is_at(&state.file, &self.path) => break,
+                // somebody cleared the folder, and others lock another file
+                Ok(()) => state.file = Arc::new(open(&self.path)?),
+                Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        state.held.insert(place);
+        Ok(Some(SlotLock { locks: Arc::clone(self), file: Arc::clone(&state.file), place }))
+    }
+}
 
 /// A lock; let go when dropped.
 #[derive(Debug)]
 pub(super) struct SlotLock {
-    path: PathBuf,
-    file: File,
+    locks: Arc<Locks>,
+    file: Arc<File>,
+    place: i64,
 }
 
 impl SlotLock {
-    /// `None` where another holds it.
-    pub(super) fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        let file = open_locked(path)?;
-        Ok(file.map(|file| Self { path: path.to_owned(), file }))
-    }
-
     /// Whether others still see it: somebody may clear the folder.
     pub(super) fn is_seen(&self) -> bool {
-        is_at(&self.file, &self.path)
+        is_at(&self.file, &self.locks.path)
     }
 }
 
 impl Drop for SlotLock {
     fn drop(&mut self) {
-        if self.is_seen() {
-            // one that stays is taken over by the next run
-            let _removed = fs::remove_file(&self.path);
+        let mut state = self.locks.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = set(&self.file, libc::F_UNLCK, self.place) {
+            tracing::warn!("{}: a lock stays until this program ends: {error}", self.locks.path.display());
         }
+        state.held.remove(&self.place);
     }
+}
+
+/// Where in the file a key, of hexadecimal digits, is locked. Two that meet there wait for one another.
+fn place(key: &str) -> i64 {
+    let digits = key.chars().take(15).filter_map(|digit| digit.to_digit(16));
+    digits.fold(0, |place, digit| place << 4 | i64::from(digit))
+}
+
+/// Of the open file, not of the process: threads and other openings exclude each other too.
+fn set(file: &File, kind: i32, place: i64) -> Result<(), Errno> {
+    let range = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: place,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(|_| ())
+}
+
+/// Opens or makes a file, never what a link in the folder leads to.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Opens or makes a file, for this holder alone; `None` where another has it.
 pub(super) fn open_locked(path: &Path) -> io::Result<Option<File>> {
     loop {
-        let mut options = OpenOptions::new();
-        // never what a link in the folder leads to
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -67,17 +132,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holds_it_and_nothing_is_left_of_it() {
+    fn one_holds_a_key_and_others_hold_others() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.lock");
-        let held = SlotLock::try_take(&path).unwrap().unwrap();
-        assert!(SlotLock::try_take(&path).unwrap().is_none());
-        fs::remove_file(&path).unwrap();
-        assert!(!held.is_seen());
-        let next = SlotLock::try_take(&path).unwrap().unwrap();
+        let path = folder.path().join("locks");
+        let [one, other] = [(); 2].map(|()| Arc::new(Locks::try_open(path.clone()).unwrap()));
+        let held = one.try_take("0a").unwrap().unwrap();
+        let beside = other.try_take("0b").unwrap().unwrap();
+        for locks in [&one, &other] {
+            assert!(locks.try_take("0a").unwrap().is_none());
+            assert!(locks.try_take("0b").unwrap().is_none());
+        }
         drop(held);
-        assert!(next.is_seen(), "what is another's is not removed");
-        drop(next);
-        assert!(!path.exists());
+        let held = other.try_take("0a").unwrap().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!held.is_seen() && !beside.is_seen());
+        let next = one.try_take("0a").unwrap().unwrap();
+        assert!(next.is_seen());
+        assert!(other.try_take("0a").unwrap().is_none(), "within a process a cleared folder changes nothing");
+        drop(held);
+        assert!(other.try_take("0a").unwrap().is_none(), "what is another's is not let go");
     }
 }

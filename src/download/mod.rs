@@ -16,6 +16,7 @@ mod address;
 mod cache;
 mod hosts;
 mod item;
+mod known;
 mod lock;
 mod manifest;
 mod name;

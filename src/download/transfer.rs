@@ -10,9 +10,9 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::cache::{Part, Validators};
+use super::cache::{Here, Part, Validators};
 use super::hosts::{Hosts, Turn};
-use super::item::hex;
+use super::known::Known;
 use super::remote::{Answer, Opened, Remote, Wanted};
 use super::{Cache, DownloadError, DownloadOptions, FileItem, Slot};
 use crate::telemetry::Metric;
@@ -188,48 +188,24 @@ impl Downloader {
         let deadline = self.options.timeout.map(|timeout| Instant::now() + timeout);
         let here = {
             let (slot, size, sha256) = (slot.clone(), item.size, item.sha256);
-            blocking(move || {
-                let here = slot.complete().filter(|(found, _)| size.is_none_or(|size| size == *found));
-                match (here, sha256) {
-                    (Some(_), Some(sha256)) if !slot.keeps_if(&sha256)? => Ok(None),
-                    (here, _) => Ok(here),
-                }
-            })
-            .await?
+            blocking(move || slot.look(size, sha256.as_ref())).await?
         };
-        if let Some((size, validators)) = &here
-            && !self.options.revalidate
-        {
-            return Ok((*size, validators.etag.clone()));
-        }
+        let part = match here {
+            Here::Whole(size, validators) if !self.options.revalidate => return Ok((size, validators.etag)),
+            Here::Whole(size, validators) => {
+                progress.attempts += 1;
+                return self.renew(item, slot, (size, validators), progress, deadline).await;
+            }
+            Here::Part(part) => part,
+        };
         progress.attempts += 1;
-        if let Some((size, validators)) = here
-            && (validators.etag.is_some() || validators.last_modified.is_some())
-        {
-            return match self.ask(item, Wanted::Changed(&validators), deadline).await? {
-                Answer::Unchanged => Ok((size, validators.etag)),
-                Answer::Opened(opened) => {
-                    let slot = slot.clone();
-                    let part = blocking(move || {
-                        // what is kept of the new content must not be taken for what is known of the old
-                        slot.remove_whole()?;
-                        slot.open_part()
-                    })
-                    .await?;
-                    self.save(item, part, opened, progress, deadline).await
-                }
-                Answer::NoSuchRange => Err(DownloadError::Answer("no range was asked for".to_owned())),
-            };
-        }
-        let part = {
-            let slot = slot.clone();
-            blocking(move || slot.open_part()).await?
-        };
         // without either, nothing would tell that the rest is of another content
         let is_known = part.validators.if_range().is_some() || item.sha256.is_some();
         if part.len > 0 && is_known {
             if part.validators.total == Some(part.len) {
-                return self.finish(item, part, None, progress).await;
+                let known = Known::of(item, None);
+                let len = part.len;
+                return finished(move || known.finish(part), len, progress).await;
             }
             let answer = self.ask(item, Wanted::Rest(part.len, &part.validators), deadline).await?;
             if let Answer::Opened(opened) = answer {
@@ -241,6 +217,33 @@ impl Downloader {
             Answer::Unchanged | Answer::NoSuchRange => {
                 Err(DownloadError::Answer("all of it was asked for".to_owned()))
             }
+        }
+    }
+
+    /// Asks whether the whole file is still what the server has, and gets what it has now.
+    async fn renew(
+        &self,
+        item: &FileItem,
+        slot: &Slot,
+        (size, validators): (u64, Validators),
+        progress: &mut Progress,
+        deadline: Option<Instant>,
+    ) -> Result<(u64, Option<String>), DownloadError> {
+        let is_known = validators.etag.is_some() || validators.last_modified.is_some();
+        let wanted = if is_known { Wanted::Changed(&validators) } else { Wanted::All };
+        match self.ask(item, wanted, deadline).await? {
+            Answer::Unchanged => Ok((size, validators.etag)),
+            Answer::Opened(opened) => {
+                let slot = slot.clone();
+                let part = blocking(move || {
+                    // what is kept of the new content must not be taken for what is known of the old
+                    slot.remove_whole()?;
+                    slot.open_part()
+                })
+                .await?;
+                self.save(item, part, opened, progress, deadline).await
+            }
+            Answer::NoSuchRange => Err(DownloadError::Answer("no range was asked for".to_owned())),
         }
     }
 
@@ -284,8 +287,8 @@ impl Downloader {
         }
         self.again.fetch_add(part.len.saturating_sub(offset), Ordering::Relaxed);
         let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE_BLOCKS);
-        let mut to_write = Some(move || {
-            part.continue_at(offset, validators)?;
+        let mut to_write = Some(move |is_whole| {
+            part.continue_at(offset, validators, is_whole)?;
             part.append(receiver)
         });
         let mut writing = None;
@@ -303,8 +306,10 @@ impl Downloader {
                         break Some(DownloadError::Size { expected: limit, received: at });
                     }
                     // a small file is written in one go: a thread that waits for each block takes longer
-                    if sender.capacity() == 0 {
-                        writing = writing.or_else(|| to_write.take().map(tokio::task::spawn_blocking));
+                    if sender.capacity() == 0
+                        && let Some(write) = to_write.take()
+                    {
+                        writing = Some(tokio::task::spawn_blocking(move || write(false)));
                     }
                     if sender.send(block).await.is_err() {
                         // the writer says why
@@ -314,62 +319,49 @@ impl Downloader {
             }
         };
         drop(sender);
-        let writing = writing.or_else(|| to_write.map(tokio::task::spawn_blocking));
-        let part = joined(writing.ok_or(DownloadError::Stopped)?.await)?;
         let thrown = progress.thrown.min(at.saturating_sub(offset));
         progress.thrown -= thrown;
         self.again.fetch_add(thrown, Ordering::Relaxed);
-        let cut = |reason: String| DownloadError::Cut { received: part.len, expected: total, reason };
+        let cut = |reason: String| DownloadError::Cut { received: at, expected: total, reason };
+        let ended = match ended {
+            Some(DownloadError::Cut { reason, .. }) => Some(cut(reason)),
+            None if total.is_some_and(|total| at < total) => {
+                Some(cut("the connection was closed".to_owned()))
+            }
+            other => other,
+        };
+        let known = Known::of(item, modified);
+        let part = match (writing, to_write) {
+            (Some(writing), _) => joined(writing.await)?,
+            (None, Some(write)) if ended.is_none() => {
+                return finished(move || known.finish(write(true)?), at, progress).await;
+            }
+            (None, Some(write)) => blocking(move || write(false)).await?,
+            (None, None) => return Err(DownloadError::Stopped),
+        };
         match ended {
-            Some(DownloadError::Cut { reason, .. }) => return Err(cut(reason)),
+            None => finished(move || known.finish(part), at, progress).await,
             Some(error @ DownloadError::Size { .. }) => {
                 progress.thrown += part.len;
                 blocking(move || part.discard()).await?;
-                return Err(error);
+                Err(error)
             }
-            Some(error) => return Err(error),
-            None if total.is_some_and(|total| part.len < total) => {
-                return Err(cut("the connection was closed".to_owned()));
-            }
-            None => {}
+            Some(error) => Err(error),
         }
-        self.finish(item, part, modified, progress).await
     }
+}
 
-    /// Holds the whole against what is known of it.
-    async fn finish(
-        &self,
-        item: &FileItem,
-        mut part: Part,
-        modified: Option<SystemTime>,
-        progress: &mut Progress,
-    ) -> Result<(u64, Option<String>), DownloadError> {
-        let (expected_size, expected_sha256) = (item.size, item.sha256);
-        let len = part.len;
-        let finished = blocking(move || {
-            let Validators { etag, .. } = part.validators.clone();
-            let size = part.len;
-            if let Some(expected) = expected_size.filter(|expected| *expected != size) {
-                part.discard()?;
-                return Err(DownloadError::Size { expected, received: size });
-            }
-            if let Some(expected) = expected_sha256 {
-                let received = part.sha256()?;
-                if received != expected {
-                    part.discard()?;
-                    let (expected, received) = (hex(&expected), hex(&received));
-                    return Err(DownloadError::Checksum { expected, received });
-                }
-            }
-            part.finish(modified)?;
-            Ok((size, etag))
-        })
-        .await;
-        if let Err(DownloadError::Size { .. } | DownloadError::Checksum { .. }) = &finished {
-            progress.thrown += len;
-        }
-        finished
+/// Ends a file of `len` bytes, which count as thrown away where they are not what is known.
+async fn finished(
+    finish: impl FnOnce() -> Result<(u64, Option<String>), DownloadError> + Send + 'static,
+    len: u64,
+    progress: &mut Progress,
+) -> Result<(u64, Option<String>), DownloadError> {
+    let finished = blocking(finish).await;
+    if let Err(DownloadError::Size { .. } | DownloadError::Checksum { .. }) = &finished {
+        progress.thrown += len;
     }
+    finished
 }
 
 /// Grows from 4 s to 10 s; `fraction` of 1 makes it the longest that it may be after so many attempts.
