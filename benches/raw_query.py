@@ -6,8 +6,8 @@
 PIPELINE: the release binary. LOGS: a folder of `pipeline generate`. Needs the packages chdb and duckdb: the
 Python of target/peers-venv has them, once `make bench-peers` has run. Questions 1, 2 and 6 of sql/queries, each over
 the text: the peers parse the generated lines, and of each only what the question asks for; no rejects, no line numbers.
-Pipeline's time is that of its whole process, the peers' that of the query alone. Prints the median seconds per question,
-and the ratio to pipeline's, round by round; the last line is JSON.
+Pipeline's time is that of its whole process, the peers' that of the query alone. Prints the median seconds per
+question, and the ratio to pipeline's, round by round; the last line is JSON.
 """
 import json
 import os

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from . import (environment, job_copy, job_decode, job_memory, job_parquet, job_postgres, job_questions, job_size,
                job_start, table)
-from .measure import Failed
-from .rounds import NOT_INSTALLED, PIPELINE, Report, Row, say
-from .site import FEWER, FILES, ROOT, Site
+from .rounds import NOT_INSTALLED, PIPELINE, Report, Row, reason, say
+from .site import FEWER, FILES, ROOT, Site, answer_signals
 
 JOBS = {
     "decode": job_decode, "copy": job_copy, "postgres": job_postgres, "parquet": job_parquet, "size": job_size,
@@ -52,12 +51,14 @@ def write(arguments, recorded, report):
 
 
 def stop(*_):
+    # a second Ctrl-C must leave no process behind that the first one would have ended
+    answer_signals(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main():
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, stop)
+    answer_signals(stop)
     recorded, report = environment.describe(arguments), Report()
     with Site(arguments) as site:
         for name, job in JOBS.items():
@@ -65,11 +66,12 @@ def main():
                 say(f"{name}:")
                 try:
                     measured = job.measure(site)
-                except (Failed, OSError) as problem:
-                    say(f"  failed: {problem}")
-                    measured = Report([Row(name, PIPELINE, problem=str(problem))])
+                except Exception as problem:
+                    say(f"  failed: {reason(problem)}")
+                    measured = Report([Row(name, PIPELINE, problem=reason(problem))])
                 report.rows += measured.rows
                 report.tables += measured.tables
+                recorded |= site.server_versions()
                 # after each, so that what was measured stays whatever happens next
                 file = write(arguments, recorded, report)
     print(file.read_text())

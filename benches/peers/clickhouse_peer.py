@@ -10,10 +10,10 @@ import sys
 from chdb import session
 
 from .measure import Clock
-from .parses import CLICKHOUSE_CAST_FOR_POSTGRES, FORMS, clickhouse_select
+from .parses import CLICKHOUSE_CAST, CLICKHOUSE_CAST_FOR_POSTGRES, FORMS, clickhouse_select
 
 
-def insert(targets, logs, casts=None, settings=""):
+def insert(targets, logs, casts=CLICKHOUSE_CAST, settings=""):
     """`targets`: a table function for each form."""
     clock = Clock()
     with session.Session() as connection:

@@ -36,8 +36,8 @@ def of_table(connection, name, files):
     """Its columns, as rows of the report."""
     listed = "[" + ", ".join(f"'{file}'" for file in files) + "]"
     table = f"read_parquet({listed}, file_row_number = true, filename = true, hive_partitioning = false)"
-    stored = dict(connection.execute(
-        f"SELECT path_in_schema, sum(total_compressed_size)::BIGINT FROM parquet_metadata({listed}) GROUP BY ALL").fetchall())
+    stored = dict(connection.execute("SELECT path_in_schema, sum(total_compressed_size)::BIGINT "
+                                     f"FROM parquet_metadata({listed}) GROUP BY ALL").fetchall())
     count, = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     rows = []
     for column, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall():

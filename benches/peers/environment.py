@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .fluent_bit import PROGRAM as FLUENT_BIT
-from .measure import run
+from .measure import Failed, run
 from .rounds import NOT_INSTALLED
+from .site import ROOT
 
 PACKAGES = ("chdb", "duckdb", "polars", "psycopg2-binary", "redis", "zstandard")
 STANDARD_LINES = 2_000_000
@@ -22,10 +23,16 @@ def first_value(file, name):
 
 def command(arguments):
     """What gives the same table again."""
-    given = [f"--{name} {value}" for name, value, default in (
-        ("only", arguments.only, None), ("lines", arguments.lines, STANDARD_LINES), ("rounds", arguments.rounds, STANDARD_ROUNDS),
-    ) if value != default]
+    standard = {"only": None, "lines": STANDARD_LINES, "rounds": STANDARD_ROUNDS}
+    given = [f"--{name} {value}" for name, value in vars(arguments).items() if value != standard.get(name, value)]
     return "make bench-peers" + (f" ARGS='{' '.join(given)}'" if given else "")
+
+
+def commit():
+    try:
+        return run(["git", "-C", ROOT, "describe", "--always", "--dirty"]).output.strip()
+    except (Failed, OSError):
+        return "unknown"
 
 
 def describe(arguments):
@@ -40,9 +47,10 @@ def describe(arguments):
         "kernel": f"{platform.system()} {platform.release()}",
         "load_before": round(os.getloadavg()[0], 2),
         "pipeline": run([arguments.pipeline, "--version"]).output.strip().removeprefix("pipeline "),
+        "commit": commit(),
         "python": platform.python_version(),
         **{f"{package} (Python)": version(package) for package in PACKAGES},
     }
-    for name, program in (("psql", "psql"), ("redis", "redis-server"), ("fluent-bit", FLUENT_BIT)):
-        said[name] = run([program, "--version"]).output.splitlines()[0] if shutil.which(program) else NOT_INSTALLED
+    has_fluent_bit = shutil.which(FLUENT_BIT) is not None
+    said["fluent-bit"] = run([FLUENT_BIT, "--version"]).output.splitlines()[0] if has_fluent_bit else NOT_INSTALLED
     return said

@@ -12,19 +12,20 @@ PROGRAM = "fluent-bit"
 LOOK_SECONDS = 0.05
 # it follows its files for ever, so it is ended; without progress for so long it has failed
 PATIENCE_SECONDS = 60
-PARSERS = r"""
+EXPRESSIONS = {
+    "firewall": r"^(?<timestamp>[^|]+)\|action=(?<action>[^|]*)\|src=(?<src>[^|]*)\|dst=(?<dst>[^|]*)"
+                r"\|proto=(?<proto>[^|]*)\|src_port=(?<src_port>\d+)\|dst_port=(?<dst_port>\d+)"
+                r"\|bytes_sent=(?<bytes_sent>\d+)\|rule=(?<rule>.*)$",
+    "dns": r"^(?<timestamp>\S+) client (?<client_ip>\S+) query: (?<query_domain>\S+) IN (?<query_type>\S+) "
+           r"\+ \((?<server_ip>[^)]*)\) (?<response_code>\S+)$",
+    "auth": r"^(?<timestamp>\S+) (?<hostname>\S+) sshd\[(?<pid>\d+)\]: (?<status>\S+) (?<auth_method>\S+) "
+            r"for (?<username>\S+) from (?<source_ip>\S+) port (?<source_port>\d+) ssh2$",
+}
+PARSER = """
 [PARSER]
-    Name firewall
+    Name {name}
     Format regex
-    Regex ^(?<timestamp>[^|]+)\|action=(?<action>[^|]*)\|src=(?<src>[^|]*)\|dst=(?<dst>[^|]*)\|proto=(?<proto>[^|]*)\|src_port=(?<src_port>[^|]*)\|dst_port=(?<dst_port>[^|]*)\|bytes_sent=(?<bytes_sent>[^|]*)\|rule=(?<rule>.*)$
-[PARSER]
-    Name dns
-    Format regex
-    Regex ^(?<timestamp>\S+) client (?<client_ip>\S+) query: (?<query_domain>\S+) IN (?<query_type>\S+) \+ \((?<server_ip>[^)]*)\) (?<response_code>\S+)$
-[PARSER]
-    Name auth
-    Format regex
-    Regex ^(?<timestamp>\S+) (?<hostname>\S+) sshd\[(?<pid>\d+)\]: (?<status>\S+) (?<auth_method>\S+) for (?<username>\S+) from (?<source_ip>\S+) port (?<source_port>\d+) ssh2$
+    Regex {expression}
 """
 CONFIG = """
 [SERVICE]
@@ -62,7 +63,8 @@ def load(site, schema):
     database, table = site.database, f"{schema}_fluentbit"
     database.ask(f"DROP TABLE IF EXISTS {table}")
     folder = site.new_folder()
-    (folder / "parsers.conf").write_text(PARSERS)
+    parsers = (PARSER.format(name=name, expression=expression) for name, expression in EXPRESSIONS.items())
+    (folder / "parsers.conf").write_text("".join(parsers))
     file = folder / "fluent-bit.conf"
     file.write_text(CONFIG.format(folder=folder, logs=site.logs, port=site.servers.postgres_port, table=table))
     before, seen, progress = site.servers.cpu_seconds(), 0, time.monotonic()

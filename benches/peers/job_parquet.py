@@ -1,4 +1,4 @@
-"""Lines to zstd Parquet: pipeline into an archive, its whole process; the peers by the same parse, after their imports."""
+"""Lines to zstd Parquet: pipeline into an archive, its whole process; the peers after their imports."""
 import json
 import shutil
 from contextlib import contextmanager

@@ -61,8 +61,9 @@ class Contenders:
     def old_design(self):
         loading.clear(self.site)
         servers = self.site.servers
-        command = [self.site.pipeline, "bench", self.site.fewer_logs, "--baseline", "--baseline-lines", OLD_LINES, "--via",
-                   servers.redis, "--into", servers.postgres, "--schema", "peers_bench", "--output", "json", "--quiet"]
+        command = [self.site.pipeline, "bench", self.site.fewer_logs, "--baseline", "--baseline-lines", OLD_LINES,
+                   "--via", servers.redis, "--into", servers.postgres, "--schema", "peers_bench", "--output", "json",
+                   "--quiet"]
         used = json.loads(run(command).output)["baseline"]
         cpu_seconds = used["process"]["cpu_seconds"] + used["postgres_cpu_seconds"] + used["redis_cpu_seconds"]
         return Sample(used["old"]["seconds"], used["old"]["lines"], cpu_seconds, used["process"]["peak_bytes"])

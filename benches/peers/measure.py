@@ -88,7 +88,8 @@ class Process:
             said = self.text(self.errors).strip().splitlines() or ["it says nothing"]
             raise Failed(f"{self.name} ended with {self.child.returncode}: {said[-1].strip()}")
         cpu_seconds = self.usage.ru_utime + self.usage.ru_stime
-        return Finished(self.seconds, cpu_seconds, self.usage.ru_maxrss * 1024, *map(self.text, (self.output, self.errors)))
+        peak_bytes = self.usage.ru_maxrss * 1024
+        return Finished(self.seconds, cpu_seconds, peak_bytes, self.text(self.output), self.text(self.errors))
 
     @staticmethod
     def text(file):

@@ -42,14 +42,17 @@ FORMS = {
 POSTGRES_TYPES = {"time": "timestamptz", "text": "text", "ip": "inet", "u16": "integer", "u32": "bigint"}
 
 DUCKDB_VALUE = {
-    "all": "{}", "value": "split_part({}, '=', 2)", "brackets": "trim({}, '()')", "digits": r"regexp_extract({}, '(\d+)', 1)",
+    "all": "{}", "value": "split_part({}, '=', 2)", "brackets": "trim({}, '()')",
+    "digits": r"regexp_extract({}, '(\d+)', 1)",
 }
 DUCKDB_CAST = {
-    "time": "strptime({}, '%Y-%m-%dT%H:%M:%S.%gZ')", "text": "{}", "ip": "{}", "u16": "{}::INTEGER", "u32": "{}::BIGINT",
+    "time": "strptime({}, '%Y-%m-%dT%H:%M:%S.%gZ')", "text": "{}", "ip": "{}", "u16": "{}::INTEGER",
+    "u32": "{}::BIGINT",
 }
 
 CLICKHOUSE_VALUE = {
-    "all": "{}", "value": "splitByChar('=', {})[2]", "brackets": "trimBoth({}, '()')", "digits": r"extract({}, '(\\d+)')",
+    "all": "{}", "value": "splitByChar('=', {})[2]", "brackets": "trimBoth({}, '()')",
+    "digits": r"extract({}, '(\\d+)')",
 }
 CLICKHOUSE_CAST = {
     "time": "parseDateTime64BestEffort({}, 3, 'UTC')", "text": "{}", "ip": "toIPv4({})", "u16": "toUInt16({})",
@@ -78,13 +81,15 @@ def duckdb_select(name, lines, is_split_once):
     columns = []
     for field in form.fields:
         piece = f"pieces[{field.place}]" if is_split_once else f"split_part(line, '{form.separator}', {field.place})"
-        columns.append(f"{DUCKDB_CAST[field.kind].format(DUCKDB_VALUE[field.within].format(piece))} AS {field.name}")
+        value = DUCKDB_VALUE[field.within].format(piece)
+        columns.append(f"{DUCKDB_CAST[field.kind].format(value)} AS {field.name}")
     return f"SELECT {', '.join(columns)} FROM {lines}"
 
 
-def clickhouse_select(name, logs, casts=None):
-    form = FORMS[name]
-    columns = (f"{(casts or CLICKHOUSE_CAST)[field.kind].format(CLICKHOUSE_VALUE[field.within].format(f'p[{field.place}]'))}"
-               f" AS {field.name}" for field in form.fields)
+def clickhouse_select(name, logs, casts=CLICKHOUSE_CAST):
+    form, columns = FORMS[name], []
+    for field in form.fields:
+        value = CLICKHOUSE_VALUE[field.within].format(f"p[{field.place}]")
+        columns.append(f"{casts[field.kind].format(value)} AS {field.name}")
     return (f"SELECT {', '.join(columns)} FROM (SELECT splitByChar('{form.separator}', line) AS p "
             f"FROM file('{logs}/*.log', 'LineAsString', 'line String') WHERE position(line, '{form.marker}') > 0)")

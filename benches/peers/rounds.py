@@ -73,6 +73,11 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def reason(problem):
+    """On one line; whatever went wrong with one contender must not lose the figures of others."""
+    return str(problem) if isinstance(problem, (Failed, OSError)) else repr(problem)
+
+
 def play(contenders, count):
     """Samples by contender: each runs once in every round, in an order that turns; one that fails plays no more.
 
@@ -85,9 +90,9 @@ def play(contenders, count):
                 continue
             try:
                 sample = contenders[name]()
-            except (Failed, OSError) as problem:
-                problems[name] = str(problem)
-                say(f"  {name} failed: {problem}")
+            except Exception as problem:
+                problems[name] = reason(problem)
+                say(f"  {name} failed: {problems[name]}")
             else:
                 samples[name].append(sample)
                 say(f"  round {number + 1}: {name} {sample.value:.4g}")

@@ -1,5 +1,6 @@
 """What all jobs share: the program, the data, the servers, and a folder that goes with them."""
 import shutil
+import signal
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,12 @@ SEED = 42
 FEWER = 10
 
 
+def answer_signals(answer):
+    """To Ctrl-C and to what ends a process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, answer)
+
+
 class Site:
     """Made with the parsed arguments; what costs time is made when a job first asks for it."""
 
@@ -28,6 +35,7 @@ class Site:
         return self
 
     def __exit__(self, *_):
+        answer_signals(signal.SIG_IGN)
         if "database" in self.__dict__:
             self.database.close()
         if "servers" in self.__dict__:
@@ -55,6 +63,13 @@ class Site:
     @cached_property
     def database(self):
         return Database(self.servers.postgres)
+
+    def server_versions(self):
+        """Of those that a job has asked for."""
+        if "database" not in self.__dict__:
+            return {}
+        redis = self.servers.redis_call("INFO server").split("redis_version:")[1].split()[0]
+        return {"postgres": self.database.ask("SHOW server_version")[0], "redis": redis}
 
     @cached_property
     def archive(self):

@@ -4,17 +4,19 @@ from statistics import median
 
 HEAD = ("job", "contender", "unit", "median", "min", "max", "against pipeline", "goal", "met", "CPU, s", "peak, MiB")
 NOTES = """\
-A ratio is taken in each round, of runs that follow each other, and its median is shown. *N x pipeline's*: the contender's
-figure is N times that of pipeline. *pipeline N x this*: of a floor, which does less than the job asks for, the other way
-round. CPU is the median of all processes of a run, clients and servers; peak memory is the median of the clients alone,
-added up where there are several. Pipeline's time is that of its whole process, or until its ledger has all lines; that of
-a peer in Python begins after its imports. The peers parse the generated formats only, and keep neither rejects nor line
-numbers nor a ledger.
+A ratio is taken in each round, of runs that follow each other, and its median is shown. *N x pipeline's*: the
+contender's figure is N times that of pipeline. *pipeline N x this*: of a floor, which does less than the job asks for,
+or of what the goal is set against, the other way round. CPU is the median of all processes of a run, clients and
+servers; peak memory is the median of the clients alone, added up where there are several (of one, less than 19 MiB
+cannot be told). Pipeline's time is that of its whole process, or until its ledger has all lines, the making of its
+schema included; that of a peer in Python begins after its imports. The peers parse the generated formats only, and keep
+neither rejects nor line numbers nor a ledger. Pipeline goes through Redis into Postgres; ClickHouse and Fluent Bit go
+there straight. Postgres and Redis have the settings of `scripts/services`.
 """
 
 
 def short(value):
-    """Three digits, no exponent."""
+    """Whole numbers as they are, others with three digits."""
     if value is None:
         return "-"
     if not isinstance(value, (int, float)):
@@ -48,7 +50,8 @@ def grid(head, lines):
 
 def markdown(recorded, report):
     environment = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in recorded.items())
-    parts = [f"# pipeline beside its peers, {recorded['date']}", environment, grid(HEAD, map(cells, report.rows)), NOTES]
+    title = f"# pipeline beside its peers, {recorded['date']}"
+    parts = [title, environment, grid(HEAD, map(cells, report.rows)), NOTES]
     for table in report.tables:
         parts += [f"## {table.title}", grid(table.columns, ([short(cell) for cell in line] for line in table.rows))]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
@@ -58,8 +61,8 @@ def as_object(row):
     spread = {name: figure(row.values) if row.values else None
               for name, figure in (("median", median), ("min", min), ("max", max))}
     return {
-        "job": row.job, "contender": row.contender, "unit": row.unit, "lines": row.lines, **spread, "values": row.values,
-        "ratio": median(row.ratios) if row.ratios else None, "ratios": row.ratios,
+        "job": row.job, "contender": row.contender, "unit": row.unit, "lines": row.lines,
+        **spread, "values": row.values, "ratio": median(row.ratios) if row.ratios else None, "ratios": row.ratios,
         "ratio_of": "pipeline to contender" if row.is_floor else "contender to pipeline",
         "goals": [goal.text() for goal in row.goals], "met": row.is_met(),
         "cpu_seconds": row.cpu_seconds, "peak_bytes": row.peak_bytes, "problem": row.problem,
