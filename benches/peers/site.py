@@ -12,8 +12,8 @@ from .servers import Servers
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = 5
 SEED = 42
-# the same job with so many times fewer lines
-FEWER = 10
+# the same job with so many times fewer lines, and more
+FEWER = MORE = 10
 
 
 def answer_signals(answer):
@@ -49,6 +49,10 @@ class Site:
     @cached_property
     def fewer_logs(self):
         return self.generate("fewer-logs", self.lines // FEWER)
+
+    @cached_property
+    def more_logs(self):
+        return self.generate("more-logs", self.lines * MORE)
 
     @cached_property
     def servers(self):
