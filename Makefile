@@ -1,7 +1,8 @@
 # What CONTRIBUTING.md describes. Everything is built with the one profile, release.
-.PHONY: build check test test-ui bench golden fuzz chaos soak venv clean
+.PHONY: build check test test-ui bench bench-peers golden fuzz chaos soak venv clean
 
 VENV = target/venv
+PEERS_VENV = target/peers-venv
 
 build:
 	cargo build --release
@@ -21,6 +22,10 @@ test-ui: build
 
 bench:
 	cargo bench --bench decode
+
+# Beside DuckDB, ClickHouse, Polars and others; ARGS='--only copy' is one job, ARGS=--help lists what there is.
+bench-peers: build $(PEERS_VENV)/installed
+	PYTHONPATH=benches $(PEERS_VENV)/bin/python -m peers $(ARGS)
 
 # Missing expectations are written; read them before you commit.
 golden:
@@ -50,10 +55,12 @@ soak: build
 venv: $(VENV)/installed
 
 $(VENV)/installed: tests/reference/requirements.txt
-	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+$(PEERS_VENV)/installed: benches/peers/requirements.txt
+$(VENV)/installed $(PEERS_VENV)/installed:
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 clean:
 	cargo clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS_VENV)

@@ -40,7 +40,7 @@ fn main() {
         }
         let rate = |seconds: f64| num_bytes as f64 / seconds / 1e9;
         println!(
-            "{:<18} newline scan {:6.2} GB/s   decode {:5.2} GB/s   ratio {:5.1}",
+            "{:<18} newline scan {:6.2} GB/s   decode {:6.3} GB/s   ratio {:6.2}",
             names.join("+"),
             rate(median(&mut scans)),
             rate(median(&mut decodes)),

@@ -3,10 +3,11 @@
 
     python benches/raw_query.py PIPELINE LOGS [ROUNDS]
 
-PIPELINE: the release binary. LOGS: a folder of `pipeline generate`. Needs the packages chdb and duckdb. Questions 1, 2
-and 6 of sql/queries, each over the text: the peers parse the generated lines, and of each only what the question asks
-for; no rejects, no line numbers. Pipeline's time is that of its whole process, the peers' that of the query alone.
-Prints the median seconds per question, and the ratio to pipeline's, round by round; the last line is JSON.
+PIPELINE: the release binary. LOGS: a folder of `pipeline generate`. Needs the packages chdb and duckdb: the
+Python of target/peers-venv has them, once `make bench-peers` has run. Questions 1, 2 and 6 of sql/queries, each over
+the text: the peers parse the generated lines, and of each only what the question asks for; no rejects, no line numbers.
+Pipeline's time is that of its whole process, the peers' that of the query alone. Prints the median seconds per
+question, and the ratio to pipeline's, round by round; the last line is JSON.
 """
 import json
 import os
@@ -17,19 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-from peers import DUCKDB
+from peers.parses import FORMS, clickhouse_select, duckdb_lines, duckdb_select
 
 QUESTIONS = ("1_host_window", "2_dns_domain", "6_port_pairs")
-CLICKHOUSE = {
-    "firewall": ("position(line, '|') > 0", "|", [
-        ("action", "splitByChar('=', p[2])[2]"), ("src", "toIPv4(splitByChar('=', p[3])[2])"),
-        ("dst", "toIPv4(splitByChar('=', p[4])[2])"), ("proto", "splitByChar('=', p[5])[2]"),
-        ("src_port", "toUInt16(splitByChar('=', p[6])[2])"), ("dst_port", "toUInt16(splitByChar('=', p[7])[2])"),
-        ("bytes_sent", "toUInt32(splitByChar('=', p[8])[2])"), ("rule", "splitByChar('=', p[9])[2]")]),
-    "dns": ("position(line, ' query: ') > 0", " ", [
-        ("client_ip", "toIPv4(p[3])"), ("query_domain", "p[5]"), ("query_type", "p[7]"),
-        ("server_ip", "toIPv4(trimBoth(p[9], '()'))"), ("response_code", "p[10]")]),
-}
 
 
 class Pipeline:
@@ -46,10 +37,9 @@ class DuckDb:
 
         self.connection = duckdb.connect()
         self.connection.execute(f"SET threads = {os.cpu_count()}")
-        lines = (f"SELECT column0 AS line FROM read_csv('{logs}/*.log', delim = '\x07', header = false, quote = '', "
-                 "escape = '', columns = {'column0': 'VARCHAR'})")
-        for name, (where, columns) in DUCKDB.items():
-            self.connection.execute(f"CREATE VIEW {name}_logs AS SELECT {columns} FROM ({lines}) WHERE {where}")
+        for name in FORMS:
+            select = duckdb_select(name, f"({duckdb_lines(logs)})", is_split_once=False)
+            self.connection.execute(f"CREATE VIEW {name}_logs AS {select}")
 
     def rows(self, sql):
         return len(self.connection.execute(sql).fetchall())
@@ -61,12 +51,8 @@ class ClickHouse:
 
         self.session = session.Session()
         self.session.query(f"SET max_threads = {os.cpu_count()}")
-        for name, (where, separator, columns) in CLICKHOUSE.items():
-            lines = (f"SELECT splitByChar('{separator}', line) AS p FROM file('{logs}/*.log', 'LineAsString', "
-                     f"'line String') WHERE {where}")
-            named = ", ".join(f"{expression} AS {column}" for column, expression in columns)
-            self.session.query(f"CREATE OR REPLACE VIEW {name}_logs AS SELECT "
-                               f"parseDateTime64BestEffort(p[1], 3, 'UTC') AS timestamp, {named} FROM ({lines})")
+        for name in FORMS:
+            self.session.query(f"CREATE OR REPLACE VIEW {name}_logs AS {clickhouse_select(name, logs)}")
 
     def rows(self, sql):
         # it takes no time with T and Z

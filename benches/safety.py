@@ -20,8 +20,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from peers.measure import tree_cpu_seconds
+from peers.postgres import Database
+
 SCHEMA = "pipeline_safety"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def build(target, features):
@@ -30,55 +32,32 @@ def build(target, features):
     return Path(target) / "release" / "pipeline"
 
 
-def psql(url, *statements):
-    command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", url]
-    for statement in statements:
-        command += ["-c", statement]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")
-
-
-def drop(url):
-    tables = psql(url, "SELECT format('DROP TABLE %I.%I CASCADE', nspname, relname) FROM pg_class JOIN pg_namespace n "
-                       f"ON n.oid = relnamespace WHERE nspname = '{SCHEMA}' AND relkind IN ('r', 'p') "
-                       "ORDER BY relispartition DESC")
-    psql(url, *filter(None, tables), f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE", "CHECKPOINT")
-
-
-def stat(pid):
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return int(fields[1]), sum(map(int, fields[11:15])) / TICKS
-
-
-def server_cpu(url):
+def server_cpu(database):
     """CPU seconds of the server and its sessions since it started; None where it is elsewhere."""
-    folder = psql(url, "SHOW data_directory")[0]
+    folder = database.ask("SHOW data_directory")[0]
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            is_server = arguments[0].endswith(b"postgres") and folder.encode() in arguments
         except OSError:
             continue
-        if is_server:
-            children = (stat(child) for child in filter(str.isdigit, os.listdir("/proc")))
-            return stat(pid)[1] + sum(cpu for parent, cpu in filter(None, children) if parent == int(pid))
+        if arguments[0].endswith(b"postgres") and folder.encode() in arguments:
+            return tree_cpu_seconds(pid)
     return None
 
 
-def load(binary, arguments, via):
-    drop(arguments.postgres)
+def load(binary, arguments, database, via):
+    database.drop(SCHEMA)
+    database.ask("CHECKPOINT")
     command = [binary, "run", "--quiet", "--output", "json", "--schema", SCHEMA, "--via", via]
     if via != "memory":
         command += ["--stream", f"{SCHEMA}:{os.getpid()}"]
-    server_before = server_cpu(arguments.postgres)
+    server_before = server_cpu(database)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run([*command, arguments.logs], env={**os.environ, "PIPELINE_INTO": arguments.postgres},
                            check=True, stdout=subprocess.PIPE)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    server = server_cpu(arguments.postgres)
+    server = server_cpu(database)
     cpu = own if None in (server, server_before) else own + server - server_before
     return json.loads(ended.stdout)["seconds"], cpu
 
@@ -99,7 +78,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--target-dir", default="target")
     arguments = parser.parse_args()
-    os.environ.setdefault("PGOPTIONS", "-c client_min_messages=warning")
+    database = Database(arguments.postgres)
     report = {"rounds": arguments.rounds}
     with tempfile.TemporaryDirectory() as folder:
         binaries = {}
@@ -109,7 +88,7 @@ def main():
         for number in range(arguments.rounds):
             # the order changes, so that neither always follows the other
             for name in sorted(binaries, reverse=number % 2 == 1):
-                figures[name].append(load(binaries[name], arguments, "memory"))
+                figures[name].append(load(binaries[name], arguments, database, "memory"))
             print(f"round {number + 1}: " + ", ".join(
                 f"{name} ledger {values[-1][0]:.2f} s, {values[-1][1]:.2f} s of CPU" for name, values in figures.items()),
                 flush=True)
@@ -119,12 +98,12 @@ def main():
             report[f"{unit}_ratio"] = round(medians["with"] / medians["without"], 3)
         if arguments.redis:
             before = script_seconds(arguments.redis)
-            seconds, _ = load(binaries["with"], arguments, arguments.redis)
+            seconds, _ = load(binaries["with"], arguments, database, arguments.redis)
             after = script_seconds(arguments.redis)
             report["redis_run_seconds"] = round(seconds, 3)
             report["redis_script_seconds"] = round(after[0] - before[0], 4)
             report["redis_scripts"] = after[1] - before[1]
-        drop(arguments.postgres)
+        database.drop(SCHEMA)
     print(f"safety costs {(report['seconds_ratio'] - 1) * 100:.1f} % of the time, "
           f"{(report['cpu_seconds_ratio'] - 1) * 100:.1f} % of the CPU (goal: at most 10 %)")
     print(json.dumps(report))

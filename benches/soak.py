@@ -17,10 +17,8 @@ phase is above 1 MiB/h and more than a sample's noise. The last line is JSON.
 import argparse
 import gzip
 import json
-import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,15 +28,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from peers.servers import Servers, free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 PEAK_LIMIT_MIB = 100.0
 SLOPE_LIMIT = 1.0
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def resident_kib(pid):
@@ -114,21 +108,6 @@ def hostile(url, minutes):
     return accepted
 
 
-class Services:
-    """A Redis and a Postgres of their own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        ports = {"PIPELINE_REDIS_PORT": free_port(), "PIPELINE_PG_PORT": free_port()}
-        self.environment = {**os.environ, **{name: str(port) for name, port in ports.items()}}
-        self.redis = f"redis://127.0.0.1:{ports['PIPELINE_REDIS_PORT']}"
-        self.postgres = f"postgres://pipeline@127.0.0.1:{ports['PIPELINE_PG_PORT']}/pipeline"
-
-    def run(self, command, *flags):
-        subprocess.run([ROOT / "scripts/services", command, "--dir", self.folder, *flags], check=True,
-                       env=self.environment, stdout=subprocess.DEVNULL)
-
-
 def metric(base, name):
     with urllib.request.urlopen(f"{base}/metrics") as answer:
         return next(int(line.split()[1]) for line in answer.read().decode().splitlines() if line.startswith(name + " "))
@@ -143,13 +122,12 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="pipeline-soak-"))
     state, port = folder / "state.db", free_port()
     base = f"http://127.0.0.1:{port}"
-    folder.chmod(0o755)
-    services = Services(folder / "services")
-    services.run("start")
+    servers = Servers()
+    servers.start()
     serve = subprocess.Popen(
         [args.pipeline, "serve", "--listen", f"127.0.0.1:{port}", "--window", "10s", "--database", f"sqlite://{state}",
-         "--database", services.postgres, "--queue", services.redis],
-        env={**os.environ, "PGPASSWORD": "pipeline"}, stderr=subprocess.DEVNULL)
+         "--database", servers.postgres, "--queue", servers.redis],
+        stderr=subprocess.DEVNULL)
     phases, failed = [], False
     try:
         for _ in range(100):
@@ -162,13 +140,13 @@ def main():
         samples.start()
         for name in ("full speed", "no sinks", "hostile"):
             if name == "no sinks":
-                services.run("stop")
+                servers.stop()
             start = time.monotonic()
             accepted = hostile(f"{base}/webhook", args.minutes) if name == "hostile" else \
                 load(args, f"{base}/webhook", state, args.minutes, True)
             end = time.monotonic()
             if name == "no sinks":
-                services.run("start")
+                servers.start()
                 while metric(base, "pipeline_aggregates_waiting") > 0:
                     time.sleep(0.5)
             points = samples.between(start, end)
@@ -185,7 +163,7 @@ def main():
     finally:
         serve.terminate()
         serve.wait()
-        services.run("stop", "--purge")
+        servers.remove()
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(phases))
     sys.exit(1 if failed else 0)
