@@ -28,7 +28,7 @@ struct State {
 
 impl Locks {
     pub(super) fn try_open(path: PathBuf) -> io::Result<Self> {
-        let state = State { file: Arc::new(open(&path)?), held: HashSet::new() };
+        let state = State { file: Arc::new(open(&path, OWN)?), held: HashSet::new() };
         Ok(Self { path, state: Mutex::new(state) })
     }
 
@@ -43,7 +43,7 @@ impl Locks {
             match set(&state.file, libc::F_WRLCK, place) {
                 Ok(()) if is_at(&state.file, &self.path) => break,
                 // somebody cleared the folder, and others lock another file
-                Ok(()) => state.file = Arc::new(open(&self.path)?),
+                Ok(()) => state.file = Arc::new(open(&self.path, OWN)?),
                 Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
@@ -96,17 +96,22 @@ fn set(file: &File, kind: i32, place: i64) -> Result<(), Errno> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(|_| ())
 }
 
+/// Whoever can open a file can lock it.
+const OWN: u32 = 0o600;
+/// As the user's umask says: it may be kept elsewhere.
+const USUAL: u32 = 0o666;
+
 /// Opens or makes a file, never what a link in the folder leads to.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(mode);
     options.custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Opens or makes a file, for this holder alone; `None` where another has it.
 pub(super) fn open_locked(path: &Path) -> io::Result<Option<File>> {
     loop {
-        let file = open(path)?;
+        let file = open(path, USUAL)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

@@ -3,7 +3,7 @@
 //! Who calls waits between attempts and holds the item's lock and a turn at its host during one. Invariant: what is
 //! returned is in the cache, has the length and the hash that are known of it, and is on disk.
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;

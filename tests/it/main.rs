@@ -18,6 +18,7 @@ mod doctor;
 mod exactly_once;
 mod export;
 mod fetch;
+mod instructions;
 mod lake_readers;
 mod metrics;
 mod object_store;
