@@ -1,0 +1,336 @@
+"""The measuring half of benches/growth.py: runs pipeline stage by stage with private servers, and reads their CPU.
+
+CPU of pipeline is what the system says of the ended process, of Redis what INFO says, of Postgres the ticks of
+/proc of the server and all its processes. Nothing here knows the simulation's results.
+"""
+import datetime
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+STREAM = "growth"
+# below the 512 MB that scripts/services gives Redis
+ROOM = 440 << 20
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def ticks(pid):
+    """Parent and CPU seconds, those of its ended children included."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return int(fields[1]), sum(map(int, fields[11:15])) / TICKS
+
+
+def own_cpu(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:13])) / TICKS
+
+
+class Redis:
+    """A connection that asks in as few words as it can."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.answers = self.socket.makefile("rb")
+
+    def ask(self, *words):
+        self.socket.sendall(" ".join(words).encode() + b"\r\n")
+        line = self.answers.readline()
+        if line[:1] == b":":
+            return int(line[1:])
+        if line[:1] == b"$" and int(line[1:]) >= 0:
+            return self.answers.read(int(line[1:]) + 2)
+        return line
+
+    def length(self):
+        answer = self.ask("XLEN", STREAM)
+        return answer if isinstance(answer, int) else 0
+
+    def cpu(self):
+        fields = dict(line.split(b":") for line in self.ask("INFO", "cpu").split() if b":" in line)
+        return float(fields[b"used_cpu_user"]) + float(fields[b"used_cpu_sys"])
+
+
+class Services:
+    def __init__(self, options):
+        self.folder = Path(tempfile.mkdtemp(prefix="pipeline-growth-"))
+        # the servers run as another user, who has to get through
+        self.folder.chmod(0o755)
+        ports = {"PIPELINE_PG_PORT": str(free_port()), "PIPELINE_REDIS_PORT": str(free_port())}
+        self.environment = {**os.environ, **ports, "PGPASSWORD": "pipeline"}
+        self.script = [ROOT / "scripts" / "services"]
+        self.dir = self.folder / "services"
+        subprocess.run([*self.script, "start", "--dir", self.dir], env=self.environment, check=True,
+                       stdout=subprocess.DEVNULL)
+        self.postmaster = int((self.dir / "postgres" / "postmaster.pid").read_text().split()[0])
+        self.redis_url = f"redis://127.0.0.1:{ports['PIPELINE_REDIS_PORT']}"
+        self.postgres_url = f"postgres://pipeline@127.0.0.1:{ports['PIPELINE_PG_PORT']}/pipeline"
+        self.redis = Redis(int(ports["PIPELINE_REDIS_PORT"]))
+        self.pipeline = os.fspath(Path(options.pipeline).resolve())
+        self.schemas = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run([*self.script, "stop", "--purge", "--dir", self.dir], env=self.environment, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def postgres_cpu(self):
+        children = (ticks(pid) for pid in os.listdir("/proc") if pid.isdigit())
+        children = sum(cpu for parent, cpu in filter(None, children) if parent == self.postmaster)
+        return ticks(self.postmaster)[1] + children
+
+    def start(self, *arguments):
+        command = [self.pipeline, *map(os.fspath, arguments), "--quiet"]
+        # a folder of its own: no pipeline.toml, and archives beside nothing
+        return subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=subprocess.DEVNULL)
+
+    def process(self, schema, into, workers, *more):
+        places = {"postgres": [self.postgres_url], "archive": [self.folder / f"archive-{schema}"]}
+        places["both"] = places["postgres"] + places["archive"]
+        arguments = [part for place in places[into] for part in ("--into", os.fspath(place))]
+        return self.start("process", "--via", self.redis_url, "--stream", STREAM, "--schema", schema, "--workers",
+                          str(workers), *arguments, *more)
+
+    def read(self, logs, *more):
+        return self.start("read", "--via", self.redis_url, "--stream", STREAM, *more, logs)
+
+    def generate(self, lines, seed):
+        out = self.folder / f"logs-{lines}-{seed}"
+        if not out.exists():
+            files = max(1, lines // 200_000)
+            self.ended(self.start("generate", "--out", out, "--files", str(files), "--lines", str(lines // files),
+                                  "--seed", str(seed)))
+        return out
+
+    def ended(self, child, codes=(0,)):
+        """CPU seconds of a child that ends."""
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode not in codes:
+            raise SystemExit(f"pipeline ended with {child.returncode}: {child.args}")
+        return used.ru_utime + used.ru_stime
+
+    def fresh(self, into="postgres"):
+        """A schema that is made, and nothing in Redis; a checkpoint, so that each run begins alike."""
+        self.schemas += 1
+        schema = f"growth_{self.schemas}"
+        self.redis.ask("FLUSHALL")
+        self.ended(self.process(schema, into, 1, "--drain"))
+        base = self.ended(self.process(schema, into, 1, "--drain"))
+        self.ask("CHECKPOINT")
+        return schema, base
+
+    def ask(self, sql):
+        command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", self.postgres_url, "-c", sql]
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    def ship(self, schema, into, logs):
+        """Fills Redis, with the processor that answers the reader stopped as soon as the first chunk is there."""
+        answering = self.process(schema, into, 1)
+        redis = self.redis.cpu()
+        reader = self.read(logs, "--no-wait", "--max-queue-bytes", str(ROOM))
+        while not self.redis.length():
+            time.sleep(0.0005)
+        answering.send_signal(signal.SIGSTOP)
+        started = time.perf_counter()
+        read = self.ended(reader)
+        seconds = time.perf_counter() - started
+        redis = self.redis.cpu() - redis
+        answering.send_signal(signal.SIGTERM)
+        answering.send_signal(signal.SIGCONT)
+        self.ended(answering, (143,))
+        return {"read": read, "redis_in": redis, "seconds": seconds}
+
+    def drain(self, schema, into):
+        """One worker takes what is in Redis; CPU until all is committed, and until every index is built."""
+        chunks = self.redis.length()
+        postgres, redis = self.postgres_cpu(), self.redis.cpu()
+        started = time.perf_counter()
+        process = self.process(schema, into, 1, "--drain")
+        while self.redis.length():
+            time.sleep(0.01)
+        seconds = time.perf_counter() - started
+        committed, redis = self.postgres_cpu() - postgres, self.redis.cpu() - redis
+        own = self.ended(process)
+        ended = self.postgres_cpu() - postgres
+        return {"chunks": chunks, "process": own, "redis_out": redis, "postgres": committed,
+                "index": ended - committed, "seconds": seconds}
+
+    def commit_seconds(self):
+        """What one transaction waits for the disk: many small ones, one after the other, less what they compute."""
+        self.ask("CREATE TABLE IF NOT EXISTS public.growth_commits (n integer)")
+        count = 200
+        statements = "INSERT INTO public.growth_commits VALUES (1);\n" * count
+        command = ["psql", "-Xq", "-v", "ON_ERROR_STOP=1", self.postgres_url]
+        started = time.perf_counter()
+        subprocess.run(command, env=self.environment, input=statements, text=True, check=True)
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        subprocess.run(command, env=self.environment, input=f"BEGIN;\n{statements}COMMIT;\n", text=True, check=True)
+        return max(seconds - (time.perf_counter() - started), 0.0) / count
+
+
+def put_seconds(services, schema):
+    """What a commit of the archive takes beside its lines: those of files of a hundred lines."""
+    target = services.folder / f"put-{schema}"
+    seconds = []
+    for seed in range(6, 10):
+        source = services.generate(100, seed)
+        started = time.perf_counter()
+        services.ended(services.start("run", source, "--into", target))
+        seconds.append(time.perf_counter() - started)
+    # a run that finds nothing new has no commit
+    nothing = []
+    for _ in seconds:
+        started = time.perf_counter()
+        services.ended(services.start("run", source, "--into", target))
+        nothing.append(time.perf_counter() - started)
+    return max(statistics.median(seconds) - statistics.median(nothing), 0.001)
+
+
+def measure(options, folder):
+    lines, rounds = options.lines or 2_000_000, []
+    with Services(options) as services:
+        logs, more = services.generate(lines, 42), services.generate(lines // 2, 43)
+        total = sum(path.stat().st_size for path in logs.iterdir())
+        small = services.generate(100, 1)
+        for number in range(options.rounds):
+            schema, base = services.fresh()
+            # what a reader takes to start, learn what is committed, and end
+            idle = services.process(schema, "postgres", 1)
+            base_read = services.ended(services.read(small))
+            idle.send_signal(signal.SIGTERM)
+            services.ended(idle, (143,))
+            shipped = services.ship(schema, "postgres", logs)
+            bare = services.drain(schema, "postgres")
+            shipped_more = services.ship(schema, "postgres", more)
+            indexed = services.drain(schema, "postgres")
+            schema, base_archive = services.fresh("archive")
+            services.ship(schema, "archive", logs)
+            archive = services.drain(schema, "archive")
+            schema, base_both = services.fresh("both")
+            services.ship(schema, "both", logs)
+            both = services.drain(schema, "both")
+            commit = services.commit_seconds()
+            all_chunks = round(total / (1 << 20)) if not number else rounds[0]["all_chunks"]
+            rounds.append({
+                "all_chunks": all_chunks,
+                "read": (shipped["read"] - base_read) / all_chunks,
+                "redis_in": shipped["redis_in"] / all_chunks,
+                "redis_out": bare["redis_out"] / bare["chunks"],
+                "process": (bare["process"] - base) / bare["chunks"],
+                "process_archive": (archive["process"] - base_archive) / archive["chunks"],
+                "process_both": (both["process"] - base_both) / both["chunks"],
+                "postgres": bare["postgres"] / bare["chunks"],
+                "index": bare["index"] / bare["chunks"],
+                "postgres_indexed": (indexed["postgres"] + indexed["index"]) / indexed["chunks"],
+                "commit": commit,
+                "put": put_seconds(services, schema),
+                "reader_seconds": shipped["seconds"] / all_chunks,
+                "drain_seconds": bare["seconds"] / bare["chunks"],
+            })
+            print(f"round {number + 1}: " + ", ".join(
+                f"{name} {1e3 * value:.2f}" for name, value in rounds[-1].items() if name != "all_chunks")
+                + " ms per chunk", flush=True)
+            shutil.rmtree(services.folder / f"archive-{schema}", ignore_errors=True)
+    middle = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    # with an archive alone nothing is encoded for COPY; what both take is measured whole
+    archive = max(middle["process_both"] - middle["process"], 0.0)
+    middle["archive"] = archive
+    middle["decode_only"] = max(middle["process_archive"] - archive, 0.0)
+    chunks = middle.pop("all_chunks")
+    report = {
+        "recorded": {"date": datetime.date.today().isoformat(), "lines": lines, "rounds": options.rounds,
+                     "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+        "lines_per_chunk": round(lines / chunks), "chunk_bytes": round(total / chunks),
+        "seconds_per_chunk": {name: float(f"{value:.4g}") for name, value in middle.items()},
+        "rounds": [{name: float(f"{value:.4g}") for name, value in each.items()} for each in rounds],
+    }
+    out = Path(options.out) if options.out else folder / f"{report['recorded']['date']}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"wrote {out}")
+    return 0
+
+
+def machine_cpu():
+    """Seconds that all cores were busy or taken away since the machine started."""
+    fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]))
+    user, nice, system, _, _, irq, softirq, steal = fields[:8]
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+def validate(options, path, measured, world_of, chosen):
+    lines = options.lines or 1_200_000
+    options.leaves, options.apart, options.cores = "bare", False, os.cpu_count()
+    options.bursts, options.fail, options.readers, options.streams, options.databases = [], [], 1, 1, 1
+    seconds = chosen(measured, options)
+    chunk = measured["chunk_bytes"]
+
+    def predict(chunks, cores):
+        options.cores = cores
+        return world_of(options, seconds, chunk, measured["lines_per_chunk"]).load(chunks)
+
+    errors = []
+    print(f"times of {path.name}, seed {options.seed}; {lines:,} lines, {options.processors} processors of "
+          f"{options.workers} workers, into {options.into}")
+    with Services(options) as services:
+        for number in range(options.rounds):
+            # other lines than those that were measured, and others in each round
+            logs = services.generate(lines, 1_000 + number)
+            size = sum(file.stat().st_size for file in logs.iterdir())
+            schema, base = services.fresh(options.into)
+            processors = [services.process(schema, options.into, options.workers) for _ in range(options.processors)]
+            reader = services.read(logs)
+            while not services.redis.length():
+                time.sleep(0.0005)
+            pids = [child.pid for child in (reader, *processors)]
+
+            def ours():
+                return services.postgres_cpu() + services.redis.cpu() + sum(map(own_cpu, pids))
+
+            busy, own, started = machine_cpu(), ours(), time.perf_counter()
+            # not waited for yet, so that its ticks are still there
+            os.waitid(os.P_PID, reader.pid, os.WEXITED | os.WNOWAIT)
+            took = time.perf_counter() - started
+            others, own = machine_cpu() - busy, ours() - own
+            others = max(others - own, 0.0)
+            services.ended(reader)
+            for child in processors:
+                child.send_signal(signal.SIGTERM)
+                services.ended(child, (143,))
+            chunks = round(size / chunk)
+            left = max(os.cpu_count() - others / took, 0.1)
+            alone, predicted = predict(chunks, os.cpu_count()), predict(chunks, left)
+            parts = ("read", "redis_in", "redis_out", "process", "archive", "postgres")
+            cpu = chunks * sum(seconds[name] for name in parts)
+            errors.append(predicted / took - 1)
+            print(f"round {number + 1}: predicted {predicted:.2f} s, took {took:.2f} s, {errors[-1]:+.1%}; CPU predicted "
+                  f"{cpu:.2f} s, used {own:.2f} s, {cpu / own - 1:+.1%}; others left {left:.2f} of {os.cpu_count()} cores "
+                  f"(with all of them: {alone:.2f} s)", flush=True)
+    worst = max(map(abs, errors))
+    print(f"median {statistics.median(errors):+.1%}, worst {worst:.1%} (goal: 15 %)")
+    return 0 if abs(statistics.median(errors)) <= 0.15 else 1
+
+
+if __name__ == "__main__":
+    sys.exit("run benches/growth.py --measure or --validate")
