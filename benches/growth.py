@@ -69,11 +69,11 @@ class Machine:
     def __init__(self, clock, cores, name):
         self.clock, self.cores, self.name = clock, cores, name
         self.jobs, self.running, self.number, self.version = [], {}, 0, 0
-        self.work, self.looked, self.used, self.is_down = 0.0, 0.0, 0.0, False
+        self.work, self.looked, self.used = 0.0, 0.0, 0.0
 
     def speed(self):
         count = len(self.running)
-        return 0.0 if self.is_down or not count else min(1.0, self.cores / count)
+        return min(1.0, self.cores / count) if count else 0.0
 
     def advance(self):
         seconds, speed = self.clock.now - self.looked, self.speed()
@@ -94,11 +94,6 @@ class Machine:
         self.running.pop(job, None)
         self.plan()
 
-    def set_down(self, is_down):
-        self.advance()
-        self.is_down = is_down
-        self.plan()
-
     def plan(self):
         self.version += 1
         while self.jobs and self.jobs[0][1] not in self.running:
@@ -116,6 +111,36 @@ class Machine:
         done, arguments = self.running.pop(job)
         self.plan()
         done(*arguments)
+
+
+class Database:
+    """Work on a machine that stops and begins anew when the server was away: its transactions are rolled back."""
+
+    def __init__(self, machine):
+        self.machine, self.is_down, self.number, self.jobs = machine, False, 0, {}
+
+    def start(self, demand, done, *arguments):
+        self.number += 1
+        number = self.number
+
+        def ended():
+            del self.jobs[number]
+            done(*arguments)
+
+        self.jobs[number] = [demand, ended, None if self.is_down else self.machine.start(demand, ended)]
+        return number
+
+    def cancel(self, number):
+        job = self.jobs.pop(number, None)
+        if job and job[2] is not None:
+            self.machine.cancel(job[2])
+
+    def set_down(self, is_down):
+        self.is_down = is_down
+        for job in self.jobs.values():
+            if is_down:
+                self.machine.cancel(job[2])
+            job[2] = None if is_down else self.machine.start(job[0], job[1])
 
 
 class Threads:
@@ -291,7 +316,7 @@ class Processor:
         self.decoders = Threads(machine, options.workers, f"processor {number + 1}: --workers")
         self.encoders = Threads(machine, 3, f"processor {number + 1}: the archive's threads")
         self.connections, self.is_alive, self.life = options.workers, True, 0
-        self.commits, self.connection_seconds = {}, 0.0
+        self.commits, self.connection_seconds = set(), 0.0
         self.fresh()
 
     def fresh(self):
@@ -376,11 +401,12 @@ class Processor:
         chunks, self.group, self.opened, self.due, self.is_blocked = self.group, [], None, None, False
         self.committing += 1
         demand = len(chunks) * self.world.seconds["postgres"]
-        began = self.world.clock.now
-        job = self.database.start(demand, self.copied, chunks, self.life, began)
-        self.commits[began, job] = job
+        began, slot = self.world.clock.now, []
+        slot.append(self.database.start(demand, self.copied, chunks, self.life, began, slot))
+        self.commits.add(slot[0])
 
-    def copied(self, chunks, life, began):
+    def copied(self, chunks, life, began, slot):
+        self.commits.discard(slot[0])
         self.world.clock.after(self.world.seconds["commit"], self.committed, chunks, life, began)
 
     def committed(self, chunks, life, began):
@@ -432,7 +458,7 @@ class Processor:
         self.is_alive, self.life = False, self.life + 1
         self.decoders.clear()
         self.encoders.clear()
-        for job in self.commits.values():
+        for job in sorted(self.commits):
             self.database.cancel(job)
         self.commits.clear()
         takeover = self.world.options.takeover
@@ -466,7 +492,7 @@ class World:
         def machines(count, cores, name):
             return [shared or Machine(self.clock, cores, f"{name} {n + 1}: cores") for n in range(count)]
 
-        self.databases = machines(options.databases, options.database_cores, "Postgres")
+        self.databases = [Database(m) for m in machines(options.databases, options.database_cores, "Postgres")]
         streams = machines(options.streams, 2, "Redis")
         self.streams = [Stream(self, n, machine) for n, machine in enumerate(streams)]
         self.readers = [Reader(self, n, self.streams[n % options.streams], machine)
@@ -480,7 +506,7 @@ class World:
             self.processors.append(processor)
         parts = [*self.readers, *self.processors]
         used = [shared] if shared else [part.thread.machine if isinstance(part, Reader) else part.decoders.machine
-                                        for part in parts] + self.databases
+                                        for part in parts] + [database.machine for database in self.databases]
         self.machines = list(dict.fromkeys(used))
 
     def draw(self, mean):
@@ -578,8 +604,7 @@ def utilisation(world):
     """Share of the time that each resource was busy, the busiest of each kind first."""
     now, found = world.clock.now, []
     for machine in world.machines:
-        if not machine.is_down:
-            machine.advance()
+        machine.advance()
         found.append((machine.used / now / machine.cores, machine.name))
     for threads in [s.thread for s in world.streams] + [r.thread for r in world.readers]:
         threads.look()
@@ -788,7 +813,7 @@ def parser():
     options.add_argument("--burst", action="append", default=[], metavar="X:MINUTES[@SECOND]",
                          help="X times the rate for so long, from a fifth of the time on")
     options.add_argument("--fail", action="append", default=[], metavar="WHAT@SECOND[:SECONDS]",
-                         help="processor (dies; is back after SECONDS), sink (is away so long), redis (is emptied)")
+                         help="processor (dies; is back after SECONDS), sink (Postgres is away so long), redis (is emptied)")
     for flag, value in (("readers", 1), ("processors", 1), ("streams", 1), ("databases", 1)):
         options.add_argument(f"--{flag}", type=int, default=value)
     options.add_argument("--workers", type=int, default=2, help="of each processor")

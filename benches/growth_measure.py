@@ -1,7 +1,7 @@
 """The measuring half of benches/growth.py: runs pipeline stage by stage with private servers, and reads their CPU.
 
 CPU of pipeline is what the system says of the ended process, of Redis what INFO says, of Postgres the ticks of
-/proc of the server and all its processes. Nothing here knows the simulation's results.
+/proc of the server and all its processes; autovacuum is off, for chance decides in which round it falls. Nothing here knows the simulation's results.
 """
 import datetime
 import json
@@ -85,6 +85,9 @@ class Services:
         self.redis = Redis(int(ports["PIPELINE_REDIS_PORT"]))
         self.pipeline = os.fspath(Path(options.pipeline).resolve())
         self.schemas = 0
+        # it begins when it likes, and takes as much as a round
+        self.ask("ALTER SYSTEM SET autovacuum = off")
+        self.ask("SELECT pg_reload_conf()")
 
     def __enter__(self):
         return self
