@@ -183,7 +183,7 @@ class Services:
         started = time.perf_counter()
         process = self.process(schema, into, 1, "--drain")
         while self.redis.length():
-            time.sleep(0.01)
+            time.sleep(0.02)
         seconds = time.perf_counter() - started
         committed, redis = self.postgres_cpu() - postgres, self.redis.cpu() - redis
         own = self.ended(process) - base["process"]
