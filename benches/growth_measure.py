@@ -70,6 +70,9 @@ class Redis:
 
 class Services:
     def __init__(self, options):
+        # told to end, it still stops what it started
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        self.children = []
         self.folder = Path(tempfile.mkdtemp(prefix="pipeline-growth-"))
         # the servers run as another user, who has to get through
         self.folder.chmod(0o755)
@@ -93,6 +96,10 @@ class Services:
         return self
 
     def __exit__(self, *_):
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
         subprocess.run([*self.script, "stop", "--purge", "--dir", self.dir], env=self.environment, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -104,7 +111,9 @@ class Services:
     def start(self, *arguments):
         command = [self.pipeline, *map(os.fspath, arguments), "--quiet"]
         # a folder of its own: no pipeline.toml, and archives beside nothing
-        return subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=subprocess.DEVNULL)
+        child = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=subprocess.DEVNULL)
+        self.children.append(child)
+        return child
 
     def process(self, schema, into, workers, *more):
         places = {"postgres": [self.postgres_url], "archive": [self.folder / f"archive-{schema}"]}
@@ -162,15 +171,15 @@ class Services:
     def ship(self, schema, into, logs):
         """Fills Redis, with the processor that answers the reader stopped as soon as the first chunk is there."""
         answering = self.process(schema, into, 1)
-        redis = self.redis.cpu()
         reader = self.read(logs, "--no-wait")
         while not self.redis.length():
             time.sleep(0.0005)
         answering.send_signal(signal.SIGSTOP)
-        started = time.perf_counter()
+        # from here on, for the looks above are commands too
+        redis, before, started = self.redis.cpu(), self.redis.length(), time.perf_counter()
         read = self.ended(reader)
-        seconds = time.perf_counter() - started
-        redis = self.redis.cpu() - redis
+        seconds, redis = time.perf_counter() - started, self.redis.cpu() - redis
+        redis /= max(self.redis.length() - before, 1)
         answering.send_signal(signal.SIGTERM)
         answering.send_signal(signal.SIGCONT)
         self.ended(answering, (143,))
@@ -252,7 +261,7 @@ def measure(options, folder):
             chunks = round(total / (1 << 20))
             found = {
                 "read": (shipped["read"] - base_read) / chunks,
-                "redis_in": shipped["redis_in"] / chunks,
+                "redis_in": shipped["redis_in"],
                 "redis_out": bare["redis_out"],
                 "process": bare["process"],
                 "process_archive": archive["process"],
