@@ -34,6 +34,7 @@ MIB = 1 << 20
 AHEAD_BYTES = 4 * MIB
 GROUP_LINES, GROUP_SECONDS, GROUP_IDLE_SECONDS = 65_536, 0.25, 0.25 / 8
 ARCHIVE_LINES, ARCHIVE_BYTES, ARCHIVE_SECONDS = 1 << 20, 64 * MIB, 10.0
+IDLE_SECONDS = 2.0
 TAKEOVER = 10.0
 LOST_IS_SEEN = (1.0, 1.5)     # a reader looks for what is missing each second, between reads of half a second
 SINK_RETRY = 5.0              # the longest pause between attempts to reach a sink
@@ -323,6 +324,7 @@ class Processor:
         self.ahead, self.fetching, self.inbox, self.held = 0, 0, deque(), {}
         self.group, self.opened, self.due, self.is_blocked, self.committing = [], None, None, False, 0
         self.pending, self.encoding, self.pending_since, self.is_putting = [], 0, None, False
+        self.touched, self.is_watched = 0.0, False
 
     # Redis -> inbox
     def take(self):
@@ -367,6 +369,10 @@ class Processor:
         if life != self.life:
             return
         clock = self.world.clock
+        self.touched = clock.now
+        if not self.is_watched:
+            self.is_watched = True
+            clock.after(IDLE_SECONDS, self.is_idle, life)
         if self.world.to_postgres:
             self.group.append(chunk)
             self.opened = clock.now if self.opened is None else self.opened
@@ -385,6 +391,18 @@ class Processor:
             if lines >= ARCHIVE_LINES or size >= ARCHIVE_BYTES:
                 self.put()
         self.step()
+
+    def is_idle(self, life):
+        """What has arrived is committed when nothing more arrives."""
+        if life != self.life:
+            return
+        left = self.touched + IDLE_SECONDS - self.world.clock.now
+        if left > 1e-9:
+            self.world.clock.after(left, self.is_idle, life)
+        else:
+            self.is_watched = False
+            self.close_group()
+            self.put()
 
     # to Postgres
     def group_is_due(self, due, life):
