@@ -305,6 +305,8 @@ def machine_cpu():
 
 
 def validate(options, path, measured, world_of, chosen):
+    """Cores that others took are measured, and not there for the simulation. Where a run also waits, as an archive has
+    it wait, they took some that it did not want: then only a quiet machine tells."""
     lines = options.lines or 1_200_000
     options.leaves, options.apart, options.cores = "bare", False, os.cpu_count()
     options.bursts, options.fail, options.readers, options.streams, options.databases = [], [], 1, 1, 1
