@@ -12,6 +12,7 @@ use super::{Exit, Global};
 use crate::client::PgConfig;
 use crate::stage::processor::{self, DecoderPool, ProcessSummary};
 use crate::stage::shutdown::Shutdown;
+use crate::telemetry;
 use crate::transport::Consumer;
 use crate::warehouse::Warehouse;
 
@@ -72,6 +73,7 @@ pub(super) async fn run(args: ProcessArgs, global: &Global) -> anyhow::Result<Ex
         // nothing is taken yet
         () = shutdown.requested() => return Ok(Exit::Code(shutdown.exit_code().unwrap_or(1))),
     };
+    telemetry::tell_ready();
     let mut committed = ProcessSummary::default();
     let idle = processor::IDLE;
     let processed =

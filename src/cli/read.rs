@@ -14,6 +14,7 @@ use super::units::{bytes_text, with_commas};
 use super::{Exit, Global};
 use crate::stage::reader;
 use crate::stage::shutdown::Shutdown;
+use crate::telemetry;
 use crate::transport::{Producer, RedisProducer};
 
 /// Ship raw logs through Redis to processors; done when they have committed all of it
@@ -54,6 +55,8 @@ pub(super) async fn run(args: ReadArgs, global: &Global) -> anyhow::Result<Exit>
         reader::check(&paths)?;
     }
     let producer = args.stream.open(&via)?.producer().await?;
+    // waiting for a processor, or for room, is what it does from here on
+    telemetry::tell_ready();
     let ledger = tokio::select! {
         ledger = producer.ledger() => ledger?,
         () = shutdown.requested() => return Ok(Exit::Code(shutdown.exit_code().unwrap_or(1))),

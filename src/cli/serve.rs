@@ -24,6 +24,7 @@ use crate::stage::server::{self, ServerOptions, TlsError, TlsFiles};
 use crate::stage::shutdown::Shutdown;
 use crate::store::{self, Database, DatabaseLocation, SqliteStore, StoreError, windows};
 use crate::task::TaskStore;
+use crate::telemetry;
 use crate::webhook::{Access, AccessError, RateLimit};
 use crate::window::Settings;
 
@@ -150,6 +151,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let page = args.page(&store, global).await?;
     if args.no_webhook {
         writeln!(io::stderr(), "page at {scheme}://{}/", listener.local_addr()?)?;
+        telemetry::tell_ready();
         let app = page.merge(super::metrics::router()).route("/health", get(async || "Healthy"));
         server::serve(listener, app, options, &shutdown).await;
         return Ok(shutdown.exit_code().map_or(Exit::DONE, Exit::Code));
@@ -193,6 +195,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         deliveries.push(tokio::spawn(archiving));
     }
     writeln!(io::stderr(), "listening on {scheme}://{}/webhook", listener.local_addr()?)?;
+    telemetry::tell_ready();
     let limits = Limits {
         access,
         rate: args.limits.max_rate.map(RateLimit::new),

@@ -19,7 +19,7 @@ use crate::decode::Decoder;
 use crate::log_type::LogTypes;
 use crate::model::{ChunkRecord, CommitReceipt, DecodedBatch, RawChunk};
 use crate::sink::{self, Sink, SinkError};
-use crate::telemetry::{Metric, Summary};
+use crate::telemetry::{Metric, Summary, tell_alive};
 use crate::transport::{Consumer, TransportError};
 
 mod in_flight;
@@ -30,6 +30,8 @@ use waits::{Waits, count_committed};
 
 /// What has arrived in memory is committed when nothing more arrives for this long.
 pub const IDLE: Duration = Duration::from_secs(2);
+/// A loop that has nothing to do comes round this often, to say that it is alive.
+const ROUND: Duration = Duration::from_secs(1);
 /// After a request to stop, what is taken is committed within this time or left to others.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -159,6 +161,10 @@ impl Processor<'_> {
                 self.waits.end(&held_already);
                 self.consumer.ack(&held_already).await?;
             }
+            let is_idle = self.in_flight.is_empty() && decoding.is_empty();
+            if is_idle {
+                tell_alive();
+            }
             let has_room = self.in_flight.num_bytes() < self.consumer.max_unacknowledged_bytes();
             let is_behind = decoding.len() >= self.decoders.workers;
             if decoding.is_empty() && !(self.more && has_room) {
@@ -189,12 +195,14 @@ impl Processor<'_> {
                 () = tokio::time::sleep(self.idle), if self.more && !self.in_flight.is_empty() => {
                     self.flush().await?;
                 }
+                () = tokio::time::sleep(ROUND), if is_idle => {}
             }
         }
     }
 
     async fn write(&mut self, batch: DecodedBatch, targets: &Targets) -> Result<(), ProcessError> {
         self.in_flight.decoded(&batch.record);
+        tell_alive();
         for &sink in targets {
             let receipt = self.sinks[sink].write(batch.clone()).await?;
             self.settle(sink, receipt).await?;
@@ -228,6 +236,7 @@ impl Processor<'_> {
         if receipt.is_empty() {
             return Ok(());
         }
+        tell_alive();
         let name = self.sinks[sink].name();
         tracing::info!(sink = name, chunks = receipt.ranges.len(), bytes = receipt.stored_bytes, "committed");
         Metric::GroupsCommitted.add(u64::from(!receipt.ranges.is_empty()));

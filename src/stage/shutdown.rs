@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::groups::Groups;
+use crate::telemetry;
 
 /// Exit code after SIGINT: 128 + 2.
 const INTERRUPTED: u8 = 130;
@@ -71,6 +72,7 @@ impl Shutdown {
                 match shutdown.exit_code() {
                     None => {
                         shutdown.exit_code.store(code, Ordering::Relaxed);
+                        telemetry::tell_stopping();
                         shutdown.request();
                     }
                     // a supervisor may repeat its SIGTERM; a person who presses Ctrl-C again means it

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 mod exposition;
 mod log;
+mod service_manager;
 mod summary;
 
 pub use self::exposition::{metrics_table, render_metrics, uptime_millis};
 pub use self::log::{LogFormat, LogGuard, LogOptions, init};
+pub use self::service_manager::{tell_alive, tell_ready, tell_stopping};
 pub use self::summary::Summary;
 
 /// Something counted.

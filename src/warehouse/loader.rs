@@ -20,7 +20,7 @@ use super::group::{self, CopyJob, Encoders, RefusedRow};
 use super::{Warehouse, ensure_days, kept, ledger};
 use crate::ledger::Committed;
 use crate::model::{ByteRange, ChunkRecord, DecodedBatch};
-use crate::telemetry::{Metric, Summary};
+use crate::telemetry::{Metric, Summary, tell_alive};
 
 /// Only in a build that measures what the ledger costs (`benches/safety.py`): it loses and doubles lines.
 const WITHOUT_LEDGER: bool = cfg!(feature = "bench-without-ledger");
@@ -190,6 +190,7 @@ impl Loader {
             // what it knew of the server may be what is wrong
             self.connection = None;
             self.warehouse.forget_leaves();
+            tell_alive();
             sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
@@ -365,6 +366,7 @@ impl Loader {
             match asked {
                 Err(failure) if failure.is_retriable() => {
                     self.connection = None;
+                    tell_alive();
                     sleep(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
                 }

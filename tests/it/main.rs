@@ -33,6 +33,7 @@ mod run;
 mod schema;
 mod serve;
 mod servers;
+mod service_manager;
 mod services;
 mod support;
 mod tasks;

@@ -64,15 +64,6 @@ impl Fetcher {
         }
     }
 
-    async fn measure(&self) -> Result<(), TransportError> {
-        let depth = scripts::depth(&self.keys);
-        let (entries, bytes, age_ms): (u64, u64, u64) = self.link.query(&depth).await?;
-        Metric::QueueChunks.set(entries);
-        Metric::QueueBytes.set(bytes);
-        Metric::QueueOldestMillis.set(age_ms);
-        Ok(())
-    }
-
     pub(super) async fn run(self) {
         if let Err(error) = self.fetch().await {
             self.inbox.fail(error);
@@ -88,7 +79,6 @@ impl Fetcher {
             self.wait_for_room().await;
             if taken_over.elapsed() >= interval {
                 self.take_over().await?;
-                self.measure().await?;
                 taken_over = Instant::now();
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The tasks that keep a consumer's entries its own, and acknowledge them.
+//! The tasks that keep a consumer's entries its own, acknowledge them, and look how full the stream is.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::consumer::{Inbox, TakenEntry};
 use super::keys::Keys;
 use super::link::Link;
 use super::{reports, scripts};
+use crate::telemetry::Metric;
 
 /// A consumer without entries is deleted when it was idle for this long, so that names do not pile up.
 const MAX_IDLE: Duration = Duration::from_secs(3600);
@@ -49,6 +50,8 @@ impl Upkeep {
                     let mut taken = self.inbox.taken();
                     lost.iter().flatten().filter_map(|at| some.get(*at)).for_each(|entry| taken.lose(entry));
                 }
+                // here and not where entries are taken: that waits while the sinks are away, which is when it matters
+                self.measure().await?;
                 Ok::<(), TransportError>(())
             };
             if let Err(error) = kept.await {
@@ -56,6 +59,15 @@ impl Upkeep {
             }
             tokio::time::sleep(self.takeover / 3).await;
         }
+    }
+
+    async fn measure(&self) -> Result<(), TransportError> {
+        let depth = scripts::depth(&self.keys);
+        let (entries, bytes, age_ms): (u64, u64, u64) = self.link.query(&depth).await?;
+        Metric::QueueChunks.set(entries);
+        Metric::QueueBytes.set(bytes);
+        Metric::QueueOldestMillis.set(age_ms);
+        Ok(())
     }
 
     /// Acknowledges in the order asked, several at once, waiting while Redis is away.
