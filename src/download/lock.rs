@@ -40,12 +40,16 @@ impl Locks {
             return Ok(None);
         }
         loop {
-            match set(&state.file, libc::F_WRLCK, place) {
-                Ok(()) if is_at(&state.file, &self.path) => break,
-                // somebody cleared the folder, and others lock another file
-                Ok(()) => state.file = Arc::new(open(&self.path, OWN)?),
-                Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
+            let locked = match set(&state.file, libc::F_WRLCK, place) {
+                Ok(()) => true,
+                Err(Errno::EAGAIN | Errno::EACCES) => false,
                 Err(error) => return Err(error.into()),
+            };
+            match is_at(&state.file, &self.path) {
+                true if locked => break,
+                true => return Ok(None),
+                // somebody cleared the folder, and others lock another file
+                false => state.file = Arc::new(open(&self.path, OWN)?),
             }
         }
         state.held.insert(place);
