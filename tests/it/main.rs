@@ -9,6 +9,7 @@ mod archive;
 mod bad_input;
 mod bench;
 mod campaign;
+mod cluster;
 mod compact;
 mod connections;
 mod copy;

@@ -9,6 +9,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod redis_cluster;
 mod s3;
 
 pub(crate) use self::adversary::{Adversary, content, log};
@@ -16,6 +17,7 @@ pub(crate) use self::postgres::{Database, Postgres};
 pub(crate) use self::process::{free_port, is_running, make_certificates, wait_until};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::redis::{Redis, RedisOptions};
+pub(crate) use self::redis_cluster::RedisCluster;
 pub(crate) use self::s3::{Faults, S3Server, SECRET_KEY};
 
 #[test]
