@@ -19,6 +19,7 @@ mod doctor;
 mod exactly_once;
 mod export;
 mod fetch;
+mod hosts;
 mod instructions;
 mod lake_readers;
 mod metrics;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 mod adversary;
+mod lan;
 mod postgres;
 mod process;
 mod proxy;
@@ -13,6 +14,7 @@ mod redis_cluster;
 mod s3;
 
 pub(crate) use self::adversary::{Adversary, content, log};
+pub(crate) use self::lan::{Host, Lan};
 pub(crate) use self::postgres::{Database, Postgres};
 pub(crate) use self::process::{free_port, is_running, make_certificates, wait_until};
 pub(crate) use self::proxy::Proxy;
