@@ -17,7 +17,8 @@ use super::lan::Host;
 use super::process::{Process, folder, make_certificates, on_free_port, program};
 use crate::support::output;
 
-const READY: &str = "database system is ready to accept connections";
+/// A standby's words have "read-only" in them.
+const READY: &str = "database system is ready to accept ";
 /// Stops at once and recovers at the next start, but takes its shared memory with it, as `KILL` does not.
 const IMMEDIATE: &str = "QUIT";
 
@@ -100,6 +101,25 @@ impl Postgres {
         std::fs::OpenOptions::new().append(true).open(rules).unwrap().write_all(rule.as_bytes()).unwrap();
         let (process, port) = on_free_port(|port| Ok((launch(&folder, port, false, Some(&host))?, port)));
         Postgres { process: Some(process), port, tls: false, small_disk: None, host: Some(host), folder }
+    }
+
+    /// A hot standby of this one: what is committed here can be read there, soon.
+    pub(crate) fn standby(&self) -> Postgres {
+        let (folder, user) = (folder(), ServerUser::find());
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        user.give(folder.path());
+        let mut backup = user.run(&binary("pg_basebackup"));
+        let source = format!("--dbname=postgres://pipeline:pipeline@{}", self.server());
+        backup.extend([source, format!("--pgdata={}", cluster(&folder).display())]);
+        let how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"];
+        backup.extend(how.map(str::to_owned));
+        output(Command::new(&backup[0]).args(&backup[1..]).current_dir("/"));
+        Self::start_in(folder, false)
+    }
+
+    /// The same database there.
+    pub(crate) fn database_of(&self, primary: &Database) -> String {
+        url(&self.server(), primary.name())
     }
 
     fn new_cluster() -> TempDir {
