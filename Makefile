@@ -43,6 +43,8 @@ chaos: venv
 	PIPELINE_CHAOS_KILLS=50 PIPELINE_SHUFFLES=100 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 serve::load
 	PIPELINE_CHAOS_FAULTS=200 cargo test --release --test it -- --nocapture --test-threads=1 campaign
+	PIPELINE_HOSTS_ROUNDS=20 PIPELINE_CLUSTER_FAULTS=20 \
+	  cargo test --release --test it -- --nocapture --test-threads=1 hosts:: cluster::
 	PIPELINE_CHAOS_TASKS=10000 PIPELINE_CHAOS_TASK_KILLS=50 PIPELINE_CHAOS_LATENCY=1 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 tasks::campaign
 	cargo test --release --test it -- --nocapture --ignored 2_gib

@@ -5,15 +5,17 @@ use serde::Serialize;
 
 use super::BenchError;
 use crate::client::RedisConnection;
+use crate::transport::{self, TransportError};
 
 /// Length, bytes, and the first entry's id: in a script, because a frame is as large as a chunk and is not wanted.
 const LOOK: &str = "local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 return {redis.call('XLEN', KEYS[1]), redis.call('GET', KEYS[2]) or '0', first and first[1] or false}";
 
-/// The stream that is looked at.
+/// The queue that is looked at.
 pub struct Queue {
     connection: RedisConnection,
-    stream: String,
+    /// Several in a cluster.
+    streams: Vec<String>,
 }
 
 /// What waits in it.
@@ -28,35 +30,46 @@ pub struct QueueDepth {
 }
 
 impl Queue {
-    /// Looks at this stream.
-    pub fn of(connection: RedisConnection, stream: &str) -> Self {
-        Self { connection, stream: stream.to_owned() }
+    /// Looks at the queue of this name.
+    pub fn of(connection: RedisConnection, queue: &str) -> Result<Self, TransportError> {
+        let streams = transport::streams_of(queue, connection.is_cluster())?;
+        Ok(Self { connection, streams })
     }
 
-    /// What waits now. An acknowledged frame is deleted, so that the length of the stream is what waits.
+    /// What waits now. An acknowledged frame is deleted, so that the length of a stream is what waits.
     pub async fn depth(&mut self) -> Result<QueueDepth, BenchError> {
-        let mut ask = redis::cmd("EVAL");
-        ask.arg(LOOK).arg(2).arg(&self.stream).arg(self.key("bytes"));
-        let answer = ask.query_async(&mut self.connection).await;
-        let (frames, bytes, first): (u64, Option<i64>, Option<String>) =
-            answer.map_err(BenchError::redis("look at the queue"))?;
-        let oldest = first.and_then(|id| age(&id, SystemTime::now()));
-        Ok(QueueDepth { frames, bytes: bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)), oldest })
-    }
-
-    /// Removes the stream with all that belongs to it.
-    pub async fn remove(&mut self) -> Result<(), BenchError> {
-        let keys = [self.stream.clone(), self.key("bytes"), self.key("reports"), self.key("ledger")];
-        let removed = redis::cmd("DEL").arg(&keys).query_async(&mut self.connection).await;
-        removed.map_err(BenchError::redis("remove the queue"))
-    }
-
-    /// What belongs to a stream has its name as hash tag, so that a cluster keeps it with the stream.
-    fn key(&self, name: &str) -> String {
-        match self.stream.contains('{') {
-            true => format!("{}:{name}", self.stream),
-            false => format!("{{{}}}:{name}", self.stream),
+        let mut depth = QueueDepth::default();
+        for stream in &self.streams {
+            let mut ask = redis::cmd("EVAL");
+            ask.arg(LOOK).arg(2).arg(stream).arg(key(stream, "bytes"));
+            let answer = ask.query_async(&mut self.connection).await;
+            let (frames, bytes, first): (u64, Option<i64>, Option<String>) =
+                answer.map_err(BenchError::redis("look at the queue"))?;
+            depth.frames += frames;
+            if let Some(bytes) = bytes {
+                *depth.bytes.get_or_insert(0) += u64::try_from(bytes).unwrap_or(0);
+            }
+            depth.oldest = depth.oldest.max(first.and_then(|id| age(&id, SystemTime::now())));
         }
+        Ok(depth)
+    }
+
+    /// Removes the queue with all that belongs to it.
+    pub async fn remove(&mut self) -> Result<(), BenchError> {
+        for stream in &self.streams {
+            let keys = [stream.clone(), key(stream, "bytes"), key(stream, "reports"), key(stream, "ledger")];
+            let removed = redis::cmd("DEL").arg(&keys).query_async(&mut self.connection).await;
+            let () = removed.map_err(BenchError::redis("remove the queue"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What belongs to a stream has its name as hash tag, so that a cluster keeps it with the stream.
+fn key(stream: &str, name: &str) -> String {
+    match stream.contains('{') {
+        true => format!("{stream}:{name}"),
+        false => format!("{{{stream}}}:{name}"),
     }
 }
 

@@ -318,7 +318,7 @@ impl Bench<'_> {
 
     async fn queue(&self, stream: &str) -> anyhow::Result<Option<Queue>> {
         Ok(match &self.redis {
-            Some(redis) => Some(Queue::of(redis.connect_at_start(Some(RESPONSE_TIMEOUT)).await?, stream)),
+            Some(redis) => Some(Queue::of(redis.connect_at_start(Some(RESPONSE_TIMEOUT)).await?, stream)?),
             None => None,
         })
     }

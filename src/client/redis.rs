@@ -4,6 +4,7 @@
 //! would fail: here the caller says how long. The password is in no error and no `Debug`. Deliberately absent:
 //! reconnecting (what was in flight is known only to who sent it), pub/sub, and Sentinel.
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -53,6 +54,8 @@ pub struct RedisConfig {
     info: ConnectionInfo,
     certificates: Option<TlsCertificates>,
     printed: String,
+    /// The nodes that the cluster had when it was last connected to: the one in the URL may be the one that is lost.
+    nodes: Arc<Mutex<Vec<ConnectionAddr>>>,
 }
 
 impl fmt::Debug for RedisConfig {
@@ -108,7 +111,7 @@ impl RedisConfig {
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(USER_TIMEOUT);
         info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        Ok(Self { info, certificates, printed })
+        Ok(Self { info, certificates, printed, nodes: Arc::default() })
     }
 
     /// `host:port`, for a message.
@@ -117,8 +120,8 @@ impl RedisConfig {
         self.info.addr().to_string()
     }
 
-    /// Connects once; finds out by itself whether this is a cluster. `response_timeout` is for every command on
-    /// this connection: [`RESPONSE_TIMEOUT`], or `None` for one that blocks as long as it likes.
+    /// Connects once; finds out by itself whether this is a cluster, and then reaches it by any node that it was
+    /// seen to have. `response_timeout` is for every command on this connection: [`RESPONSE_TIMEOUT`], or `None` for one that blocks as long as it likes.
     pub async fn connect(&self, response_timeout: Option<Duration>) -> Result<RedisConnection, ClientError> {
         tls::use_ring();
         self.try_connect(response_timeout).await.map_err(|error| self.judge(error))
@@ -134,16 +137,35 @@ impl RedisConfig {
     }
 
     async fn try_connect(&self, response_timeout: Option<Duration>) -> RedisResult<RedisConnection> {
+        let error = match self.connect_to(&self.info, response_timeout).await {
+            Err(error) if is_retriable(&error) => error,
+            connected => return connected,
+        };
+        for node in self.nodes() {
+            let connected = self.connect_to(&self.info.clone().set_addr(node), response_timeout).await;
+            if connected.is_ok() {
+                return connected;
+            }
+        }
+        Err(error)
+    }
+
+    async fn connect_to(
+        &self,
+        info: &ConnectionInfo,
+        response_timeout: Option<Duration>,
+    ) -> RedisResult<RedisConnection> {
         let client = match &self.certificates {
-            Some(certificates) => Client::build_with_tls(self.info.clone(), certificates.clone())?,
-            None => Client::open(self.info.clone())?,
+            Some(certificates) => Client::build_with_tls(info.clone(), certificates.clone())?,
+            None => Client::open(info.clone())?,
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let mut probe = client.get_multiplexed_async_connection_with_config(&config).await?;
         if is_cluster(&mut probe).await? {
-            let mut builder = ClusterClient::builder([self.info.clone()])
+            self.learn_nodes(&mut probe).await?;
+            let mut builder = ClusterClient::builder([info.clone()])
                 .connection_timeout(CONNECT_TIMEOUT)
                 .response_timeout(response_timeout.unwrap_or(FOR_EVER))
                 .tcp_settings(self.info.tcp_settings().clone());
@@ -157,6 +179,34 @@ impl RedisConfig {
         }
         let config = config.set_response_timeout(response_timeout);
         Ok(RedisConnection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
+    }
+
+    fn nodes(&self) -> Vec<ConnectionAddr> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn learn_nodes(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let slots = redis::cmd("CLUSTER").arg("SLOTS").query_async::<Vec<Vec<Value>>>(connection).await?;
+        // first and last slot, then its master and replicas
+        let found = slots.iter().flat_map(|range| range.iter().skip(2)).filter_map(node_address);
+        let mut nodes = Vec::new();
+        for (host, port) in found {
+            let mut node = self.info.addr().clone();
+            match &mut node {
+                ConnectionAddr::Tcp(of_node, at) | ConnectionAddr::TcpTls { host: of_node, port: at, .. } => {
+                    (*of_node, *at) = (host, port);
+                }
+                _ => continue,
+            }
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        // a node that has lost sight of the others knows none
+        if !nodes.is_empty() {
+            *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+        }
+        Ok(())
     }
 
     fn judge(&self, error: RedisError) -> ClientError {
@@ -197,6 +247,14 @@ pub fn is_retriable(error: &RedisError) -> bool {
         },
         _ => false,
     }
+}
+
+/// Host and port of a node in the answer to `CLUSTER SLOTS`; a node that does not know its own name has none.
+fn node_address(node: &Value) -> Option<(String, u16)> {
+    let Value::Array(parts) = node else { return None };
+    let [Value::BulkString(host), Value::Int(port), ..] = &parts[..] else { return None };
+    let host = std::str::from_utf8(host).ok().filter(|host| !host.is_empty() && *host != "?")?;
+    Some((host.to_owned(), u16::try_from(*port).ok()?))
 }
 
 async fn is_cluster(connection: &mut MultiplexedConnection) -> RedisResult<bool> {

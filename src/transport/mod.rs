@@ -17,7 +17,7 @@ mod redis_streams;
 
 pub use frame::{Compression, FrameError};
 pub use memory::{MemoryConsumer, MemoryProducer, memory};
-pub use redis_streams::{Depth, RedisConsumer, RedisProducer, RedisStream, StreamOptions};
+pub use redis_streams::{Depth, RedisConsumer, RedisProducer, RedisStream, StreamOptions, streams_of};
 
 /// The reader's end.
 #[async_trait]

@@ -64,7 +64,7 @@ impl Random {
         chosen.unwrap().0
     }
 
-    fn millis(&mut self, longest: u64) -> Duration {
+    pub(crate) fn millis(&mut self, longest: u64) -> Duration {
         Duration::from_millis(self.below(longest))
     }
 }
@@ -195,15 +195,20 @@ impl Campaign {
     }
 }
 
-fn setting(name: &str) -> Option<u64> {
+pub(crate) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// The one that is to be repeated, or a new one.
+pub(crate) fn seed() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    setting("PIPELINE_CHAOS_SEED").unwrap_or_else(now)
 }
 
 #[test]
 fn halves_that_are_killed_stopped_emptied_and_cut_off_lose_nothing_and_double_nothing() {
     let faults = setting("PIPELINE_CHAOS_FAULTS").unwrap_or(16) as usize;
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = setting("PIPELINE_CHAOS_SEED").unwrap_or_else(now);
+    let seed = seed();
     println!("PIPELINE_CHAOS_SEED={seed}");
     let started = Instant::now();
     let mut campaign = Campaign::new(seed);
@@ -237,7 +242,7 @@ fn halves_that_are_killed_stopped_emptied_and_cut_off_lose_nothing_and_double_no
     let into = campaign.database.url();
     let verified = campaign.site.end(&["verify", "--count", "--content", "--into", &into, "logs"]);
     assert_eq!(verified.code, Some(0), "PIPELINE_CHAOS_SEED={seed}: {}{}", verified.stdout, verified.stderr);
-    let (lines, lost, doubled) = compare(&campaign);
+    let (lines, lost, doubled) = compare(&campaign.site, &campaign.database);
     let summary: Vec<String> = struck.iter().map(|(fault, times)| format!("{times} {fault:?}")).collect();
     println!(
         "{faults} faults ({}) in {:.0} s, {lines} lines: {lost} lost, {doubled} doubled, seed {seed}",
@@ -248,16 +253,16 @@ fn halves_that_are_killed_stopped_emptied_and_cut_off_lose_nothing_and_double_no
 }
 
 /// Holds the lines of the files, by their content, against rows, rejects and blanks: lines, lost, doubled.
-fn compare(campaign: &Campaign) -> (usize, i64, i64) {
+pub(crate) fn compare(site: &Site, database: &Database) -> (usize, i64, i64) {
     let mut balance: BTreeMap<String, i64> = BTreeMap::new();
     let mut lines = 0;
-    for file in std::fs::read_dir(campaign.site.at("logs")).unwrap() {
+    for file in std::fs::read_dir(site.at("logs")).unwrap() {
         for line in std::fs::read_to_string(file.unwrap().path()).unwrap().lines() {
             *balance.entry(line.to_owned()).or_default() += 1;
             lines += 1;
         }
     }
-    let stored = campaign.database.sql(
+    let stored = database.sql(
         "SET jit = off; SELECT '=' || raw_line FROM logs
          UNION ALL SELECT '=' || convert_from(bytes, 'UTF8') FROM rejects
          UNION ALL SELECT '=' || convert_from(bytes, 'UTF8') FROM blanks",

@@ -5,10 +5,35 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::servers::{Database, Postgres};
+use super::servers::{Database, Postgres, wait_until};
 use super::support::{
     DNS_LINE, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python, repository,
 };
+
+#[test]
+fn a_hot_standby_answers_as_its_primary_does() {
+    let (primary, site) = (Postgres::start(), Site::new());
+    let standby = primary.standby();
+    let database = primary.database();
+    // from 16 MiB on a table is read by two connections, which have to see the same moment
+    site.generate(2, 150_000);
+    let replica = standby.database_of(&database);
+    let loaded = site.run(&["--quiet", "--into", &database.url(), "logs"]);
+    let at = primary.admin("SELECT pg_current_wal_lsn()");
+    wait_until("the standby has it all", || {
+        let behind = format!("SELECT pg_last_wal_replay_lsn() >= '{at}'");
+        standby.admin(&behind) == "t"
+    });
+    for sql in ["SELECT count(*), count(raw_line) FROM logs", "SELECT max(src), max(dst) FROM firewall_logs"]
+    {
+        let answers =
+            [&database.url(), &replica].map(|url| site.ok(&["query", "--output", "csv", sql, "--from", url]));
+        assert_eq!(answers[0], answers[1]);
+    }
+    let counted = site.ok(&["query", "--output", "csv", "SELECT count(*) FROM logs", "--from", &replica]);
+    assert_eq!(counted.lines().nth(1), Some(loaded.lines.to_string().as_str()));
+    site.ok(&["verify", "--count", "--content", "--into", &replica]);
+}
 
 /// Files, an archive and a database of one test.
 struct Place {

@@ -5,17 +5,21 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 mod adversary;
+mod lan;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod redis_cluster;
 mod s3;
 
 pub(crate) use self::adversary::{Adversary, content, log};
+pub(crate) use self::lan::{Host, Lan};
 pub(crate) use self::postgres::{Database, Postgres};
 pub(crate) use self::process::{free_port, is_running, make_certificates, wait_until};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::redis::{Redis, RedisOptions};
+pub(crate) use self::redis_cluster::RedisCluster;
 pub(crate) use self::s3::{Faults, S3Server, SECRET_KEY};
 
 #[test]

@@ -139,14 +139,22 @@ async fn memory_keeps_the_contract() {
 
 /// A stream that no other test has.
 pub(crate) fn stream(redis: &Redis, change: impl FnOnce(&mut StreamOptions)) -> RedisStream {
+    stream_at(&redis.url(), change)
+}
+
+pub(crate) fn stream_at(url: &str, change: impl FnOnce(&mut StreamOptions)) -> RedisStream {
     let mut options = StreamOptions { stream: Redis::unique("queue"), ..StreamOptions::default() };
     change(&mut options);
-    RedisStream::try_new(RedisConfig::parse(&redis.url()).unwrap(), options).unwrap()
+    RedisStream::try_new(RedisConfig::parse(url).unwrap(), options).unwrap()
 }
 
 async fn redis_keeps_the_contract(redis: &Redis, compression: Compression) {
+    redis_at_keeps_the_contract(&redis.url(), compression).await;
+}
+
+pub(crate) async fn redis_at_keeps_the_contract(url: &str, compression: Compression) {
     keeps_the_contract(async || {
-        let stream = stream(redis, |options| {
+        let stream = stream_at(url, |options| {
             (options.max_queue_bytes, options.compression) = (QUEUE_BYTES, compression);
         });
         let (producer, consumer) = (stream.producer().await.unwrap(), stream.consumer(false).await.unwrap());

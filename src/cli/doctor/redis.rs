@@ -20,6 +20,14 @@ pub(super) async fn check(config: &RedisConfig, checks: &mut Checks) {
     };
     let kind = if connection.is_cluster() { "a cluster" } else { "one server" };
     checks.ok(format!("{config} answers: {kind}"));
+    if connection.is_cluster() {
+        match redis::cmd("CLUSTER").arg("INFO").query_async::<String>(&mut connection).await {
+            Ok(info) => judge_cluster(&facts(&info), checks),
+            Err(error) => {
+                checks.warn(format!("CLUSTER INFO is not permitted ({error})"), "grant it to see more");
+            }
+        }
+    }
     match nodes(&mut connection).await {
         Ok(nodes) => {
             for (node, facts) in nodes {
@@ -62,6 +70,17 @@ async fn nodes(connection: &mut RedisConnection) -> RedisResult<Vec<(String, Fac
 fn facts(info: &str) -> Facts {
     let lines = info.lines().filter_map(|line| line.trim().split_once(':'));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn judge_cluster(facts: &Facts, checks: &mut Checks) {
+    let fact = |name: &str| facts.get(name).map_or("", String::as_str);
+    match fact("cluster_state") {
+        "ok" => checks.ok(format!("{} nodes with slots, all slots served", fact("cluster_size"))),
+        _ => checks.fail(
+            format!("{} of 16384 slots are served", fact("cluster_slots_ok")),
+            "bring the lost nodes back, or replace them (`redis-cli --cluster fix`)",
+        ),
+    }
 }
 
 fn judge_node(node: &str, facts: &Facts, checks: &mut Checks) {
@@ -156,5 +175,15 @@ mod tests {
         judged("maxmemory:268435456\nused_memory:260000000\n", "warn  redis      248.0 MiB of maxmemory");
         judged("role:slave\n", "FAIL  redis      is a replica");
         judged("aof_enabled:1\n", "warn  redis      appendonly is on");
+    }
+
+    #[test]
+    fn a_cluster_that_serves_only_a_part_fails() {
+        let mut checks = Checks::new("redis");
+        judge_cluster(&facts("cluster_state:ok\r\ncluster_size:3\r\n"), &mut checks);
+        judge_cluster(&facts("cluster_state:fail\r\ncluster_slots_ok:10923\r\n"), &mut checks);
+        let text = text(&checks.checks);
+        assert!(text.starts_with("ok    redis      3 nodes with slots, all slots served\n"), "{text}");
+        assert!(text.contains("FAIL  redis      10923 of 16384 slots are served; bring"), "{text}");
     }
 }

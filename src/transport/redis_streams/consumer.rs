@@ -1,305 +1,100 @@
-//! The processor's end: takes frames ahead, keeps them its own, and acknowledges behind the caller's back.
+//! The processor's end of a queue: one stream, or in a cluster several, taken from in turn.
 //!
-//! Invariants: what is in `Taken` is pending in the group under this consumer's name, as far as is known, and is
-//! kept so by the upkeep task; a delivery keeps its number when it comes again.
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+//! Each stream has a consumer of its own, and so a group, take-over and reports of its own: what is promised of one
+//! stream is promised of each. A delivery's number says by its remainder which stream it came from.
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use futures_util::future::{join_all, select_all, try_join_all};
 
 use super::super::{Consumer, Delivery, DeliveryId, LedgerRequests, TransportError};
-use super::fetch::Fetcher;
-use super::keys::{EntryId, Keys};
+use super::StreamOptions;
+use super::depths::Share;
+use super::keys::Keys;
 use super::link::Link;
-use super::upkeep::{Upkeep, UpkeepCommand};
-use super::{StreamOptions, ledger_exchange, scripts};
-use crate::model::ByteRange;
+use super::stream_consumer::StreamConsumer;
 
-/// Acknowledgements still unsent then are left: the entries come again and are found committed.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries that are let go count as untouched for this long, so that others take them at once.
-const LET_GO_MS: u64 = 24 * 3600 * 1000;
-
-/// An entry in this consumer's hands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TakenEntry {
-    pub(super) entry: EntryId,
-    pub(super) len_bytes: usize,
-    pub(super) range: ByteRange,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    deliveries: HashMap<DeliveryId, TakenEntry>,
-    /// Whether the caller has seen it, and so could have come to grief by it.
-    entries: HashMap<EntryId, bool>,
-    next_id: DeliveryId,
-}
-
-impl Taken {
-    /// Has an entry kept from now on, before it is delivered; false if it is in our hands already.
-    pub(super) fn hold(&mut self, entry: EntryId) -> bool {
-        match self.entries.entry(entry) {
-            MapEntry::Occupied(_) => false,
-            MapEntry::Vacant(vacant) => {
-                vacant.insert(false);
-                true
-            }
-        }
-    }
-
-    /// The number of a new delivery of an entry that is held.
-    pub(super) fn take(&mut self, taken: TakenEntry) -> DeliveryId {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.deliveries.insert(id, taken);
-        id
-    }
-
-    fn seen(&mut self, id: DeliveryId) {
-        let entry = self.deliveries.get(&id).map(|taken| taken.entry);
-        if let Some(seen) = entry.and_then(|entry| self.entries.get_mut(&entry)) {
-            *seen = true;
-        }
-    }
-
-    fn get(&self, id: DeliveryId) -> Option<TakenEntry> {
-        self.deliveries.get(&id).copied()
-    }
-
-    fn remove(&mut self, id: DeliveryId) -> Option<TakenEntry> {
-        let taken = self.deliveries.remove(&id)?;
-        self.entries.remove(&taken.entry);
-        Some(taken)
-    }
-
-    pub(super) fn has(&self, entry: &EntryId) -> bool {
-        self.entries.contains_key(entry)
-    }
-
-    pub(super) fn entries(&self) -> Vec<EntryId> {
-        self.entries.keys().copied().collect()
-    }
-
-    fn seen_or_not(&self, seen: bool) -> Vec<EntryId> {
-        self.entries.iter().filter(|(_, is_seen)| **is_seen == seen).map(|(entry, _)| *entry).collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Another has it now. It is still acknowledged if it is committed here: whoever does so first.
-    pub(super) fn lose(&mut self, entry: &EntryId) {
-        self.entries.remove(entry);
-    }
-}
-
-/// What the consumer and its tasks share.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    taken: Mutex<Taken>,
-    deliveries: mpsc::UnboundedSender<Result<Delivery, TransportError>>,
-    /// Bytes in the channel.
-    pub(super) ahead: AtomicUsize,
-    /// The channel has room again.
-    pub(super) room: Notify,
-    /// When draining: nothing is in the stream but what is in our hands.
-    pub(super) exhausted: watch::Sender<bool>,
-    /// Consumers of the group that are alive.
-    pub(super) live: AtomicUsize,
-}
-
-impl Inbox {
-    pub(super) fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn deliver(&self, delivery: Delivery) {
-        self.exhausted.send_replace(false);
-        self.ahead.fetch_add(delivery.chunk.bytes.len(), Ordering::Relaxed);
-        // nobody receives any more only when this task is about to be ended
-        let _unless_closed = self.deliveries.send(Ok(delivery));
-    }
-
-    pub(super) fn fail(&self, error: TransportError) {
-        let _unless_closed = self.deliveries.send(Err(error));
-    }
-}
-
-/// The processor's end of a stream.
+/// The processor's end of a queue.
 #[derive(Debug)]
 pub struct RedisConsumer {
-    link: Arc<Link>,
-    keys: Keys,
-    name: String,
-    max_queue_bytes: usize,
-    inbox: Arc<Inbox>,
-    deliveries: mpsc::UnboundedReceiver<Result<Delivery, TransportError>>,
-    exhausted: watch::Receiver<bool>,
-    commands: mpsc::UnboundedSender<UpkeepCommand>,
-    /// Take and keep entries; end with this.
-    taking: JoinSet<()>,
-    /// Ends with this.
-    _acknowledging: JoinSet<()>,
+    streams: Vec<StreamConsumer>,
+    /// Where the next look begins, so that no stream is always the first.
+    first: usize,
 }
 
 impl RedisConsumer {
     pub(super) async fn start(
         link: Link,
-        keys: Keys,
-        options: StreamOptions,
+        shards: Vec<Keys>,
+        options: &StreamOptions,
         drain: bool,
     ) -> Result<Self, TransportError> {
-        let (sender, deliveries) = mpsc::unbounded_channel();
-        let (exhausted_sender, exhausted) = watch::channel(false);
-        let inbox = Arc::new(Inbox {
-            taken: Mutex::default(),
-            deliveries: sender,
-            ahead: AtomicUsize::new(0),
-            room: Notify::new(),
-            exhausted: exhausted_sender,
-            live: AtomicUsize::new(1),
-        });
-        let name = consumer_name();
-        let fetcher = Fetcher {
-            link: link.another(),
-            keys: keys.clone(),
-            consumer: name.clone(),
-            inbox: Arc::clone(&inbox),
-            takeover: options.takeover,
-            drain,
-        };
-        fetcher.create_group().await?;
-        let link = Arc::new(link);
-        let upkeep = Upkeep {
-            link: Arc::clone(&link),
-            keys: keys.clone(),
-            consumer: name.clone(),
-            inbox: Arc::clone(&inbox),
-            takeover: options.takeover,
-        };
-        let (commands, to_do) = mpsc::unbounded_channel();
-        let (mut taking, mut acknowledging) = (JoinSet::new(), JoinSet::new());
-        taking.spawn(fetcher.run());
-        taking.spawn(upkeep.clone().keep());
-        acknowledging.spawn(upkeep.acknowledge(to_do));
-        let max_queue_bytes = options.max_queue_bytes;
-        Ok(Self {
-            link,
-            keys,
-            name,
-            max_queue_bytes,
-            inbox,
-            deliveries,
-            exhausted,
-            commands,
-            taking,
-            _acknowledging: acknowledging,
-        })
+        let (link, shares) = (Arc::new(link), Share::of_each(shards.len()));
+        let starting = shards
+            .into_iter()
+            .zip(shares)
+            .map(|(keys, share)| StreamConsumer::start(Arc::clone(&link), keys, options, drain, share));
+        Ok(Self { streams: try_join_all(starting).await?, first: 0 })
     }
 
-    /// Has others take what is in our hands now rather than when it is overdue, and leaves the group.
-    /// What the caller has not seen was never delivered: else a chunk that ends every processor would take those
-    /// behind it to the dead letters.
-    async fn let_go(&self) -> Result<(), TransportError> {
-        for seen in [true, false] {
-            let entries = self.inbox.taken().seen_or_not(seen);
-            for some in entries.chunks(scripts::MAX_ENTRIES) {
-                let let_go = scripts::let_go(&self.keys, &self.name, some, LET_GO_MS, seen);
-                let _lost: Option<Vec<usize>> = self.link.query_group(&let_go).await?;
-            }
-        }
-        let tidy = scripts::tidy(&self.keys, u64::MAX, 0, Some(&self.name));
-        let _live: Option<usize> = self.link.query_group(&tidy).await?;
-        Ok(())
+    fn of_stream(&self, id: DeliveryId) -> (usize, DeliveryId) {
+        let streams = self.streams.len() as DeliveryId;
+        ((id % streams) as usize, id / streams)
     }
-}
-
-/// Unique, and says who it is.
-fn consumer_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "host".to_owned());
-    let random = uuid::Uuid::now_v7().as_u128() as u32;
-    format!("{}-{}-{random:08x}", host.trim(), std::process::id())
 }
 
 #[async_trait]
 impl Consumer for RedisConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, TransportError> {
-        let delivery = tokio::select! {
-            biased;
-            delivery = self.deliveries.recv() => delivery,
-            _ = self.exhausted.wait_for(|exhausted| *exhausted) => return Ok(None),
-        };
-        let delivery = delivery.unwrap_or(Err(TransportError::Closed))?;
-        self.inbox.ahead.fetch_sub(delivery.chunk.bytes.len(), Ordering::Relaxed);
-        self.inbox.room.notify_one();
-        self.inbox.taken().seen(delivery.id);
-        Ok(Some(delivery))
+        let streams = self.streams.len();
+        self.first = (self.first + 1) % streams;
+        let (last, first) = self.streams.split_at_mut(self.first);
+        let numbers = (self.first..streams).chain(0..self.first);
+        let mut receiving: Vec<_> = first
+            .iter_mut()
+            .chain(last)
+            .zip(numbers)
+            .map(|(stream, number)| Box::pin(async move { (number, stream.receive().await) }))
+            .collect();
+        while !receiving.is_empty() {
+            let ((number, received), _position, others) = select_all(receiving).await;
+            if let Some(Delivery { id, chunk }) = received? {
+                return Ok(Some(Delivery { id: id * streams as DeliveryId + number as DeliveryId, chunk }));
+            }
+            receiving = others;
+        }
+        Ok(None)
     }
 
     async fn ack(&mut self, deliveries: &[DeliveryId]) -> Result<(), TransportError> {
-        let mut taken = self.inbox.taken();
-        for entry in deliveries.iter().filter_map(|id| taken.remove(*id)) {
-            // if the task is gone, it said why through `receive`
-            let _unless_failed = self.commands.send(UpkeepCommand::Acknowledge(entry));
+        let mut by_stream = vec![Vec::new(); self.streams.len()];
+        for id in deliveries {
+            let (number, id) = self.of_stream(*id);
+            by_stream[number].push(id);
+        }
+        for (stream, ids) in self.streams.iter_mut().zip(&by_stream) {
+            stream.ack(ids).await?;
         }
         Ok(())
     }
 
     async fn redeliver(&mut self, delivery: DeliveryId) -> Result<bool, TransportError> {
-        let Some(taken) = self.inbox.taken().get(delivery) else { return Ok(true) };
-        let entry = super::fetch::read_entry(&self.link, &self.keys, taken.entry).await?;
-        let frame = entry.and_then(|entry| entry.frame);
-        match frame.map(super::super::frame::parse) {
-            Some(Ok(frame)) => self.inbox.deliver(Delivery { id: delivery, chunk: frame.chunk }),
-            // gone: acknowledged by another, or lost, and then its reader ships it again
-            _ => drop(self.inbox.taken().remove(delivery)),
-        }
-        Ok(true)
+        let (number, id) = self.of_stream(delivery);
+        self.streams[number].redeliver(id).await
     }
 
     fn max_unacknowledged_bytes(&self) -> usize {
-        // what is taken still counts against the stream's bound
-        let share = self.max_queue_bytes / 2 / self.inbox.live.load(Ordering::Relaxed).max(1);
-        // with a bound of nothing, nothing could ever be taken
-        share.max(1)
+        // all of it may be of one stream
+        self.streams.iter().map(StreamConsumer::max_unacknowledged_bytes).min().unwrap_or(1)
     }
 
     fn ledger_requests(&mut self) -> LedgerRequests {
-        let (sender, requests) = mpsc::channel(1);
-        let (link, keys, inbox) = (Arc::clone(&self.link), self.keys.clone(), Arc::clone(&self.inbox));
-        self.taking.spawn(async move {
-            if let Err(error) = ledger_exchange::serve(link, keys, sender).await {
-                inbox.fail(error);
-            }
-        });
-        LedgerRequests::new(requests)
+        // they are the queue's, whatever stream serves them
+        self.streams[0].ledger_requests()
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {
-        self.taking.shutdown().await;
-        let (sender, sent) = oneshot::channel();
-        let _unless_failed = self.commands.send(UpkeepCommand::Flush(sender));
-        let closing = async {
-            // an error means that the task ended, and it said why
-            let _ended = sent.await;
-            self.let_go().await
-        };
-        match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
-            Ok(closed) => closed,
-            Err(_elapsed) => {
-                tracing::warn!(
-                    "redis does not take the last acknowledgements; what they name will come again"
-                );
-                Ok(())
-            }
-        }
+        // all of them, whatever becomes of one: each gives back what it holds
+        join_all(self.streams.iter_mut().map(StreamConsumer::close)).await.into_iter().collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The task that takes entries: new ones, and those of consumers that are gone.
 //!
-//! Invariants: at most [`AHEAD_BYTES`], one chunk and one reply as it came are taken ahead of the processor; an entry that is no frame,
-//! or that nobody comes to terms with, goes to the dead letters and is never retried for ever.
+//! Invariants: at most its share of [`AHEAD_BYTES`], one chunk and one reply as it came are taken ahead of the processor; an entry that
+//! is no frame, or that nobody comes to terms with, goes to the dead letters and is never retried for ever.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,15 +11,16 @@ use redis::{Cmd, Value};
 
 use super::super::frame;
 use super::super::{Delivery, TransportError};
-use super::consumer::{Inbox, TakenEntry};
+use super::depths::Share;
 use super::keys::{EntryId, FRAME, GROUP, Keys};
 use super::link::Link;
+use super::stream_consumer::{Inbox, TakenEntry};
 use super::{reports, scripts};
 use crate::telemetry::Metric;
 
 /// Taken ahead of the processor: enough to hide Redis, little enough to leave something to other processors.
 const AHEAD_BYTES: usize = 4 << 20;
-/// Wanted size of one reply's chunks when they are decompressed.
+/// Wanted size of one reply's chunks when they are decompressed; of which, too, this is a share.
 const REPLY_BYTES: usize = 2 << 20;
 const MAX_COUNT: usize = 256;
 const MAX_BLOCK: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ pub(super) struct Fetcher {
     pub(super) inbox: Arc<Inbox>,
     pub(super) takeover: Duration,
     pub(super) drain: bool,
+    pub(super) share: Share,
 }
 
 impl Fetcher {
@@ -93,13 +95,18 @@ impl Fetcher {
             let num_entries = entries.len();
             let len_bytes = self.accept(entries).await?;
             if num_entries > 0 {
-                count = (REPLY_BYTES * num_entries / len_bytes.max(1)).clamp(1, MAX_COUNT);
+                let reply_bytes = self.share.of(REPLY_BYTES);
+                count = (reply_bytes * num_entries / len_bytes.max(1)).clamp(1, MAX_COUNT);
             }
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.inbox.ahead.load(Ordering::Relaxed) < self.share.of(AHEAD_BYTES)
+    }
+
     async fn wait_for_room(&self) {
-        while self.inbox.ahead.load(Ordering::Relaxed) >= AHEAD_BYTES {
+        while !self.has_room() {
             self.inbox.room.notified().await;
         }
     }
@@ -120,7 +127,7 @@ impl Fetcher {
     /// it was lost.
     async fn take_over(&self) -> Result<(), TransportError> {
         let idle_ms = self.takeover.as_millis() as u64;
-        while self.inbox.ahead.load(Ordering::Relaxed) < AHEAD_BYTES {
+        while self.has_room() {
             let mut pending = redis::cmd("XPENDING");
             pending.arg(&self.keys.stream).arg(GROUP).arg("IDLE").arg(idle_ms);
             pending.arg("-").arg("+").arg(TAKEOVER_COUNT * 4);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command returns an error only for what waiting cannot help. It may have been carried out more than
 //! once then; all commands of this transport allow that. Each task that blocks has a link of its own.
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,32 +16,21 @@ use crate::telemetry::Metric;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether the server is there, as far as the links of one end know. Said once, whoever notices.
+/// Whether the server is there, as far as the links of one end know. Said once, whoever notices; and that it is back
+/// once all links that missed it have it again, for of a cluster a part may be away.
 #[derive(Debug)]
 struct Presence {
     config: RedisConfig,
-    is_away: AtomicBool,
-}
-
-impl Presence {
-    fn lost(&self, error: &str) {
-        if !self.is_away.swap(true, Ordering::Relaxed) {
-            Metric::RedisOutages.add(1);
-            tracing::warn!("redis at {} does not serve: {error}; waiting for it", self.config.address());
-        }
-    }
-
-    fn back(&self) {
-        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
-            tracing::warn!("redis at {} is back", self.config.address());
-        }
-    }
+    missed_by: AtomicUsize,
 }
 
 /// One connection, made anew when it is lost.
 #[derive(Debug)]
 pub(super) struct Link {
     presence: Arc<Presence>,
+    misses_it: AtomicBool,
+    /// What it was at the start.
+    is_cluster: bool,
     connection: Mutex<Option<RedisConnection>>,
 }
 
@@ -49,13 +38,22 @@ impl Link {
     /// Connects; at the start of a command only, because it gives up after some tries.
     pub(super) async fn connect(config: &RedisConfig) -> Result<Self, ClientError> {
         let connection = config.connect_at_start(Some(RESPONSE_TIMEOUT)).await?;
-        let presence = Arc::new(Presence { config: config.clone(), is_away: AtomicBool::new(false) });
-        Ok(Self { presence, connection: Mutex::new(Some(connection)) })
+        let presence = Arc::new(Presence { config: config.clone(), missed_by: AtomicUsize::new(0) });
+        Ok(Self::new(presence, connection.is_cluster(), Some(connection)))
+    }
+
+    fn new(presence: Arc<Presence>, is_cluster: bool, connection: Option<RedisConnection>) -> Self {
+        let misses_it = AtomicBool::new(false);
+        Self { presence, misses_it, is_cluster, connection: Mutex::new(connection) }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.is_cluster
     }
 
     /// Another connection to the same server, made when it is first used.
     pub(super) fn another(&self) -> Self {
-        Self { presence: Arc::clone(&self.presence), connection: Mutex::new(None) }
+        Self::new(Arc::clone(&self.presence), self.is_cluster, None)
     }
 
     /// What the server answers, however long it takes until it does.
@@ -96,7 +94,7 @@ impl Link {
             let trouble = match self.connection().await {
                 Ok(mut connection) => match command.query_async::<Value>(&mut connection).await {
                     Ok(reply) => {
-                        self.presence.back();
+                        self.back();
                         return Ok(redis::from_redis_value(reply).map_err(RedisError::from));
                     }
                     // nothing is converted yet: an answer that cannot be parsed broke off with its connection
@@ -112,10 +110,26 @@ impl Link {
             };
             // a connection that was closed is often had again at once: that is nothing to tell
             if pause > FIRST_PAUSE {
-                self.presence.lost(&trouble);
+                self.lost(&trouble);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn lost(&self, error: &str) {
+        let is_news = !self.misses_it.swap(true, Ordering::Relaxed);
+        if is_news && self.presence.missed_by.fetch_add(1, Ordering::Relaxed) == 0 {
+            Metric::RedisOutages.add(1);
+            let address = self.presence.config.address();
+            tracing::warn!("redis at {address} does not serve: {error}; waiting for it");
+        }
+    }
+
+    fn back(&self) {
+        let is_news = self.misses_it.load(Ordering::Relaxed) && self.misses_it.swap(false, Ordering::Relaxed);
+        if is_news && self.presence.missed_by.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::warn!("redis at {} is back", self.presence.config.address());
         }
     }
 

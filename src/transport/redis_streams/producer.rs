@@ -1,7 +1,7 @@
 //! The reader's end: keeps what it sends until a processor reports it as committed.
 //!
-//! `send` hands over to a task that ships, so that reading goes on while Redis takes the bytes. Invariant: what is
-//! kept is bounded like the stream itself.
+//! `send` hands over to a task that ships, so that reading goes on while Redis takes the bytes. All chunks of a source
+//! go to one stream. Invariant: what is kept, for all streams together, is bounded like one stream.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,19 +20,24 @@ use super::shipping;
 use super::unreported::Unreported;
 use crate::model::{Ledger, RawChunk};
 
-/// What the producer and its tasks share.
-#[derive(Debug, Default)]
+/// What the producer and the tasks of one stream share.
+#[derive(Debug)]
 pub(super) struct Outbox {
     unreported: Mutex<Unreported>,
     /// Something is to be shipped.
     pub(super) work: Notify,
-    /// Something was shipped, reported, or has failed for good.
-    pub(super) changed: Notify,
+    /// Something was shipped, reported, or has failed for good, in this stream or another of the producer's.
+    pub(super) changed: Arc<Notify>,
     failed: AtomicBool,
     error: Mutex<Option<TransportError>>,
 }
 
 impl Outbox {
+    fn new(changed: Arc<Notify>) -> Self {
+        let (unreported, error) = (Mutex::default(), Mutex::default());
+        Self { unreported, work: Notify::new(), changed, failed: AtomicBool::new(false), error }
+    }
+
     pub(super) fn unreported(&self) -> MutexGuard<'_, Unreported> {
         self.unreported.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,28 +57,22 @@ impl Outbox {
         let mut kept = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         Err(kept.take().unwrap_or(TransportError::Closed))
     }
-
-    /// Waits until `done` says so of what is unreported, or shipping failed for good.
-    async fn until(&self, mut done: impl FnMut(&mut Unreported) -> bool) -> Result<(), TransportError> {
-        loop {
-            let changed = self.changed.notified();
-            self.check()?;
-            if done(&mut self.unreported()) {
-                return Ok(());
-            }
-            changed.await;
-        }
-    }
 }
 
-/// The reader's end of a stream.
+/// The reader's end of a queue.
 #[derive(Debug)]
 pub struct RedisProducer {
     link: Arc<Link>,
+    /// Of the queue's first stream, where the ledger is asked for.
     keys: Keys,
     compression: Compression,
     max_queue_bytes: usize,
-    outbox: Arc<Outbox>,
+    /// One for each stream.
+    outboxes: Vec<Arc<Outbox>>,
+    /// As in every outbox.
+    changed: Arc<Notify>,
+    /// Held while room is looked for and taken.
+    room: Mutex<()>,
     finished: AtomicBool,
     /// Ends with this.
     _tasks: JoinSet<()>,
@@ -83,22 +82,31 @@ impl RedisProducer {
     pub(super) async fn start(
         link: Link,
         keys: Keys,
+        shards: Vec<Keys>,
         options: StreamOptions,
     ) -> Result<Self, TransportError> {
-        let outbox = Arc::<Outbox>::default();
-        let reports = Reports::start(link.another(), keys.clone(), Arc::clone(&outbox)).await?;
-        let link = Arc::new(link);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(reports.run());
-        tasks.spawn(shipping::run(
-            Arc::clone(&link),
-            keys.clone(),
-            options.max_queue_bytes,
-            Arc::clone(&outbox),
-        ));
         let StreamOptions { compression, max_queue_bytes, .. } = options;
-        let finished = AtomicBool::new(false);
-        Ok(Self { link, keys, compression, max_queue_bytes, outbox, finished, _tasks: tasks })
+        let (link, changed) = (Arc::new(link), Arc::<Notify>::default());
+        let (mut outboxes, mut tasks) = (Vec::new(), JoinSet::new());
+        for shard in shards {
+            let outbox = Arc::new(Outbox::new(Arc::clone(&changed)));
+            let reports = Reports::start(link.another(), shard.clone(), Arc::clone(&outbox)).await?;
+            tasks.spawn(reports.run());
+            tasks.spawn(shipping::run(Arc::clone(&link), shard, max_queue_bytes, Arc::clone(&outbox)));
+            outboxes.push(outbox);
+        }
+        let (room, finished) = (Mutex::new(()), AtomicBool::new(false));
+        Ok(Self {
+            link,
+            keys,
+            compression,
+            max_queue_bytes,
+            outboxes,
+            changed,
+            room,
+            finished,
+            _tasks: tasks,
+        })
     }
 
     /// What is committed already, as the processors know it, who alone can ask the sinks. Waits for one that
@@ -110,8 +118,24 @@ impl RedisProducer {
     /// How many chunks, of how many bytes on the wire, have no report yet.
     #[must_use]
     pub fn unreported(&self) -> (usize, usize) {
-        let unreported = self.outbox.unreported();
-        (unreported.num_chunks(), unreported.num_bytes())
+        self.outboxes.iter().fold((0, 0), |(chunks, bytes), outbox| {
+            let unreported = outbox.unreported();
+            (chunks + unreported.num_chunks(), bytes + unreported.num_bytes())
+        })
+    }
+
+    /// Waits until `done` says so, or shipping failed for good.
+    async fn until(&self, mut done: impl FnMut() -> bool) -> Result<(), TransportError> {
+        loop {
+            let changed = self.changed.notified();
+            for outbox in &self.outboxes {
+                outbox.check()?;
+            }
+            if done() {
+                return Ok(());
+            }
+            changed.await;
+        }
     }
 }
 
@@ -122,29 +146,31 @@ impl Producer for RedisProducer {
             return Err(TransportError::Closed);
         }
         let frame = frame::encode(&chunk, self.compression, None)?;
+        let len_bytes = frame.len_bytes();
+        let outbox = &self.outboxes[(chunk.source.id % self.outboxes.len() as u64) as usize];
         let mut frame = Some(frame);
-        self.outbox
-            .until(|unreported| {
-                let len_bytes = frame.as_ref().map_or(0, frame::EncodedFrame::len_bytes);
-                if !unreported.is_empty() && unreported.num_bytes() + len_bytes > self.max_queue_bytes {
-                    return false;
-                }
-                if let Some(frame) = frame.take() {
-                    unreported.insert(frame, Arc::clone(&chunk.source), chunk.range());
-                }
-                true
-            })
-            .await?;
-        self.outbox.work.notify_one();
+        self.until(|| {
+            let _taking = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            let (chunks, bytes) = self.unreported();
+            if chunks > 0 && bytes + len_bytes > self.max_queue_bytes {
+                return false;
+            }
+            if let Some(frame) = frame.take() {
+                outbox.unreported().insert(frame, Arc::clone(&chunk.source), chunk.range());
+            }
+            true
+        })
+        .await?;
+        outbox.work.notify_one();
         Ok(())
     }
 
     async fn flush(&self) -> Result<(), TransportError> {
-        self.outbox.until(|unreported| unreported.is_shipped()).await
+        self.until(|| self.outboxes.iter().all(|outbox| outbox.unreported().is_shipped())).await
     }
 
     async fn finish(&self) -> Result<(), TransportError> {
         self.finished.store(true, Ordering::Release);
-        self.outbox.until(|unreported| unreported.is_empty()).await
+        self.until(|| self.outboxes.iter().all(|outbox| outbox.unreported().is_empty())).await
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::TransportError;
-use super::consumer::{Inbox, TakenEntry};
+use super::depths::Share;
 use super::keys::Keys;
 use super::link::Link;
-use super::{reports, scripts};
-use crate::telemetry::Metric;
+use super::stream_consumer::{Inbox, TakenEntry};
+use super::{Depth, reports, scripts};
 
 /// A consumer without entries is deleted when it was idle for this long, so that names do not pile up.
 const MAX_IDLE: Duration = Duration::from_secs(3600);
@@ -31,6 +31,7 @@ pub(super) struct Upkeep {
     pub(super) consumer: String,
     pub(super) inbox: Arc<Inbox>,
     pub(super) takeover: Duration,
+    pub(super) share: Share,
 }
 
 impl Upkeep {
@@ -64,9 +65,7 @@ impl Upkeep {
     async fn measure(&self) -> Result<(), TransportError> {
         let depth = scripts::depth(&self.keys);
         let (entries, bytes, age_ms): (u64, u64, u64) = self.link.query(&depth).await?;
-        Metric::QueueChunks.set(entries);
-        Metric::QueueBytes.set(bytes);
-        Metric::QueueOldestMillis.set(age_ms);
+        self.share.show(Depth { entries, bytes, oldest_age: Duration::from_millis(age_ms) });
         Ok(())
     }
 

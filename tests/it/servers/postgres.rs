@@ -3,6 +3,7 @@
 //! `fsync` is off: what a test kills is the server, never the machine, and what a process wrote outlives it in
 //! the operating system's cache. Deliberately absent: the system's own clusters.
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,10 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
+use super::lan::Host;
 use super::process::{Process, folder, make_certificates, on_free_port, program};
 use crate::support::output;
 
-const READY: &str = "database system is ready to accept connections";
+/// A standby's words have "read-only" in them.
+const READY: &str = "database system is ready to accept ";
 /// Stops at once and recovers at the next start, but takes its shared memory with it, as `KILL` does not.
 const IMMEDIATE: &str = "QUIT";
 
@@ -40,6 +43,8 @@ pub(crate) struct Postgres {
     tls: bool,
     /// Where databases are made, when the disk is to be small.
     small_disk: Option<PathBuf>,
+    /// Where it runs, if that is not this host.
+    host: Option<Host>,
     folder: TempDir,
 }
 
@@ -88,6 +93,35 @@ impl Postgres {
         Some(postgres)
     }
 
+    /// One that is asked over the network of `host`; the test itself reaches it by a socket of the file system.
+    pub(crate) fn start_on(host: Host) -> Postgres {
+        let folder = Self::new_cluster();
+        let rules = cluster(&folder).join("pg_hba.conf");
+        let rule = "host all all samenet scram-sha-256\n";
+        std::fs::OpenOptions::new().append(true).open(rules).unwrap().write_all(rule.as_bytes()).unwrap();
+        let (process, port) = on_free_port(|port| Ok((launch(&folder, port, false, Some(&host))?, port)));
+        Postgres { process: Some(process), port, tls: false, small_disk: None, host: Some(host), folder }
+    }
+
+    /// A hot standby of this one: what is committed here can be read there, soon.
+    pub(crate) fn standby(&self) -> Postgres {
+        let (folder, user) = (folder(), ServerUser::find());
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        user.give(folder.path());
+        let mut backup = user.run(&binary("pg_basebackup"));
+        let source = format!("--dbname=postgres://pipeline:pipeline@{}", self.server());
+        backup.extend([source, format!("--pgdata={}", cluster(&folder).display())]);
+        let how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"];
+        backup.extend(how.map(str::to_owned));
+        output(Command::new(&backup[0]).args(&backup[1..]).current_dir("/"));
+        Self::start_in(folder, false)
+    }
+
+    /// The same database there.
+    pub(crate) fn database_of(&self, primary: &Database) -> String {
+        url(&self.server(), primary.name())
+    }
+
     fn new_cluster() -> TempDir {
         let folder = folder();
         let user = ServerUser::find();
@@ -106,8 +140,8 @@ impl Postgres {
     }
 
     fn start_in(folder: TempDir, tls: bool) -> Postgres {
-        let (process, port) = on_free_port(|port| Ok((launch(&folder, port, tls)?, port)));
-        Postgres { process: Some(process), port, tls, small_disk: None, folder }
+        let (process, port) = on_free_port(|port| Ok((launch(&folder, port, tls, None)?, port)));
+        Postgres { process: Some(process), port, tls, small_disk: None, host: None, folder }
     }
 
     /// A new, empty database, dropped with its handle.
@@ -116,12 +150,19 @@ impl Postgres {
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let place = if self.small_disk.is_some() { " TABLESPACE small" } else { "" };
         self.admin(&format!("CREATE DATABASE {name}{place}"));
-        Database { name, port: self.port }
+        Database { name, server: self.server() }
+    }
+
+    /// Host and port of a URL.
+    fn server(&self) -> String {
+        let socket = || self.folder.path().display().to_string().replace('/', "%2F");
+        let host = self.host.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |_| socket());
+        format!("{host}:{}", self.port)
     }
 
     /// A statement in the database `postgres`.
     pub(crate) fn admin(&self, sql: &str) -> String {
-        query(&url(self.port, "postgres"), sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+        query(&url(&self.server(), "postgres"), sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -163,7 +204,7 @@ impl Postgres {
         if self.process.is_some() {
             self.stop_immediate();
         }
-        let process = launch(&self.folder, self.port, self.tls);
+        let process = launch(&self.folder, self.port, self.tls, self.host.as_ref());
         self.process = Some(process.unwrap_or_else(|said| panic!("postgres does not start again: {said}")));
     }
 
@@ -195,16 +236,22 @@ fn cluster(folder: &TempDir) -> PathBuf {
     folder.path().join("cluster")
 }
 
-fn url(port: u16, database: &str) -> String {
-    format!("postgres://pipeline:pipeline@127.0.0.1:{port}/{database}")
+fn url(server: &str, database: &str) -> String {
+    format!("postgres://pipeline:pipeline@{server}/{database}")
 }
 
-fn launch(folder: &TempDir, port: u16, tls: bool) -> Result<Process, String> {
-    let mut arguments = ServerUser::find().run(&binary("postgres"));
+fn launch(folder: &TempDir, port: u16, tls: bool, host: Option<&Host>) -> Result<Process, String> {
+    let mut arguments = host.map(Host::prefix).unwrap_or_default();
+    arguments.extend(ServerUser::find().run(&binary("postgres")));
     arguments.extend(["-D".to_owned(), cluster(folder).display().to_string()]);
     let port = format!("port={port}");
     for setting in SETTINGS.iter().copied().chain([port.as_str()]) {
         arguments.extend(["-c".to_owned(), setting.to_owned()]);
+    }
+    if let Some(host) = host {
+        arguments.extend(["-c".to_owned(), format!("listen_addresses={}", host.address())]);
+        let sockets = format!("unix_socket_directories={}", folder.path().display());
+        arguments.extend(["-c".to_owned(), sockets]);
     }
     if tls {
         let at = |name| folder.path().join(name).display().to_string();
@@ -266,12 +313,17 @@ impl ServerUser {
 #[derive(Debug)]
 pub(crate) struct Database {
     name: String,
-    port: u16,
+    server: String,
 }
 
 impl Database {
     pub(crate) fn url(&self) -> String {
-        url(self.port, &self.name)
+        self.url_at(&self.server)
+    }
+
+    /// For one who reaches the server at this host and port.
+    pub(crate) fn url_at(&self, server: &str) -> String {
+        url(server, &self.name)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -294,7 +346,7 @@ impl Drop for Database {
     fn drop(&mut self) {
         // the server may be stopped, and then its folder goes with all that is in it
         let _dropped =
-            query(&url(self.port, "postgres"), &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+            query(&url(&self.server, "postgres"), &format!("DROP DATABASE {} WITH (FORCE)", self.name));
     }
 }
 

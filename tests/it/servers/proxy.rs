@@ -12,7 +12,7 @@ use super::wait_until;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
-    target_port: u16,
+    target: (String, u16),
     connections: Arc<Connections>,
     listening: Option<Listening>,
 }
@@ -33,8 +33,13 @@ struct Listening {
 
 impl Proxy {
     pub(crate) fn start(target_port: u16) -> Proxy {
-        let mut proxy =
-            Proxy { port: free_port(), target_port, connections: Arc::default(), listening: None };
+        Self::start_to("127.0.0.1", target_port)
+    }
+
+    /// Before a server of another address.
+    pub(crate) fn start_to(address: &str, target_port: u16) -> Proxy {
+        let target = (address.to_owned(), target_port);
+        let mut proxy = Proxy { port: free_port(), target, connections: Arc::default(), listening: None };
         proxy.refuse(false);
         proxy
     }
@@ -76,10 +81,10 @@ impl Proxy {
                 });
                 let listener = listener.unwrap();
                 let ended = Arc::new(AtomicBool::new(false));
-                let (connections, target) = (Arc::clone(&self.connections), self.target_port);
+                let (connections, target) = (Arc::clone(&self.connections), self.target.clone());
                 let thread = thread::spawn({
                     let ended = Arc::clone(&ended);
-                    move || listen(&listener, target, &connections, &ended)
+                    move || listen(&listener, &target, &connections, &ended)
                 });
                 self.listening = Some(Listening { ended, thread });
             }
@@ -114,14 +119,19 @@ impl Connections {
     }
 }
 
-fn listen(listener: &TcpListener, target: u16, connections: &Arc<Connections>, ended: &AtomicBool) {
+fn listen(
+    listener: &TcpListener,
+    (address, port): &(String, u16),
+    connections: &Arc<Connections>,
+    ended: &AtomicBool,
+) {
     // one that broke before it was taken is no reason to take no more
     for client in listener.incoming().filter_map(Result::ok) {
         if ended.load(Ordering::SeqCst) {
             return;
         }
         // a client whose server is gone loses its connection
-        let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+        let Ok(server) = TcpStream::connect((address.as_str(), *port)) else { continue };
         let clone = |stream: &TcpStream| stream.try_clone().unwrap();
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();

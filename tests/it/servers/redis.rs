@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use super::lan::Host;
 use super::process::{Process, folder, make_certificates, on_free_port, program};
 use crate::support::output;
 
@@ -31,6 +32,8 @@ pub(crate) struct Redis {
     process: Option<Process>,
     options: RedisOptions,
     port: u16,
+    /// Where it runs, if that is not this host.
+    host: Option<Host>,
     folder: TempDir,
 }
 
@@ -54,12 +57,22 @@ impl Redis {
     }
 
     pub(crate) fn start_with(options: RedisOptions) -> Redis {
+        Self::start_as(options, None)
+    }
+
+    /// One that is asked over the network of `host`.
+    pub(crate) fn start_on(host: Host) -> Redis {
+        Self::start_as(RedisOptions::default(), Some(host))
+    }
+
+    fn start_as(options: RedisOptions, host: Option<Host>) -> Redis {
         let folder = folder();
         if options.tls {
             make_certificates(folder.path());
         }
-        let (process, port) = on_free_port(|port| Ok((launch(folder.path(), port, &options)?, port)));
-        let mut redis = Redis { process: Some(process), options, port, folder };
+        let (process, port) =
+            on_free_port(|port| Ok((launch(folder.path(), port, &options, host.as_ref())?, port)));
+        let mut redis = Redis { process: Some(process), options, port, host, folder };
         redis.give_slots();
         redis
     }
@@ -113,7 +126,7 @@ impl Redis {
         if self.process.is_some() {
             self.kill();
         }
-        let process = launch(self.folder.path(), self.port, &self.options);
+        let process = launch(self.folder.path(), self.port, &self.options, self.host.as_ref());
         self.process = Some(process.unwrap_or_else(|said| panic!("redis does not start again: {said}")));
         self.give_slots();
     }
@@ -133,14 +146,17 @@ impl Redis {
     }
 }
 
-fn launch(folder: &Path, port: u16, options: &RedisOptions) -> Result<Process, String> {
+fn launch(folder: &Path, port: u16, options: &RedisOptions, host: Option<&Host>) -> Result<Process, String> {
     // what a cluster node wrote about itself, and what a killed server dumped, is not there after a start
     for name in ["nodes.conf", "dump.rdb"] {
         let _absent = std::fs::remove_file(folder.join(name));
     }
-    let mut arguments = vec![program("redis-server", "redis-server").display().to_string()];
+    let mut arguments = host.map(Host::prefix).unwrap_or_default();
+    arguments.push(program("redis-server", "redis-server").display().to_string());
     let mut set = |name: &str, value: &str| arguments.extend([format!("--{name}"), value.to_owned()]);
-    set("bind", "127.0.0.1");
+    set("bind", host.map_or("127.0.0.1", Host::address));
+    // others on its network have no password either
+    set("protected-mode", if host.is_some() { "no" } else { "yes" });
     set("dir", folder.to_str().unwrap());
     set("save", "");
     set("appendonly", "no");
