@@ -127,7 +127,13 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
 
 /// A relative path for each source, all different, none leading outside.
 fn file_names(sources: &[&Source]) -> Vec<PathBuf> {
-    let folders = sources.iter().filter_map(|source| Path::new(&source.path).parent());
+    // a bucket is a folder beside those of this machine
+    let path_of = |source: &Source| match source.path.split_once("://") {
+        Some((_, place)) => Path::new("/").join(place),
+        None => PathBuf::from(&source.path),
+    };
+    let paths: Vec<PathBuf> = sources.iter().map(|source| path_of(source)).collect();
+    let folders = paths.iter().filter_map(|path| path.parent());
     let shared = folders.filter(|folder| folder.is_absolute()).map(Path::to_owned).reduce(|one, other| {
         one.components()
             .zip(other.components())
@@ -139,8 +145,8 @@ fn file_names(sources: &[&Source]) -> Vec<PathBuf> {
     let mut taken = HashSet::new();
     sources
         .iter()
-        .map(|source| {
-            let path = Path::new(&source.path);
+        .zip(&paths)
+        .map(|(source, path)| {
             let relative = path.strip_prefix(&shared).unwrap_or(path);
             let is_name = |component: &Component<'_>| matches!(component, Component::Normal(_));
             let mut name: PathBuf = relative.components().filter(is_name).collect();
@@ -195,6 +201,15 @@ mod tests {
         assert_eq!(names(&[("/var/log/a.log", 0), ("/var/log/b.log", 0)]), ["a.log", "b.log"]);
         assert_eq!(names(&[("/var/log/x/a.log", 0), ("/var/log/y/a.log", 0)]), ["x/a.log", "y/a.log"]);
         assert_eq!(names(&[("/var/log/a.log", 0), ("/srv/a.log", 0)]), ["var/log/a.log", "srv/a.log"]);
+    }
+
+    #[test]
+    fn objects_keep_their_place_in_the_bucket() {
+        let of_one = [("s3://logs/fw/15/a.log", 0), ("s3://logs/fw/16/a.log.gz", 0)];
+        assert_eq!(names(&of_one), ["15/a.log", "16/a.log"]);
+        assert_eq!(names(&[("s3://logs/a.log", 0), ("/logs/b.log", 0)]), ["a.log", "b.log"]);
+        assert_eq!(names(&[("gs://logs/a.log", 0), ("/var/b.log", 0)]), ["logs/a.log", "var/b.log"]);
+        assert_eq!(names(&[("s3://logs/../a.log", 0), ("/var/b.log", 0)]), ["logs/a.log", "var/b.log"]);
     }
 
     #[test]

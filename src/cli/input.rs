@@ -5,13 +5,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::units::{parse_duration, parse_size};
-use crate::source::CutOptions;
+use crate::source::{CutOptions, Shard};
 use crate::stage::reader::ReadOptions;
 
 /// What to read, and how to cut it.
 #[derive(Debug, Args)]
 pub(super) struct InputArgs {
-    /// Files, folders (their *.log, *.log.gz, *.log.zst), globs, or - for standard input [default: data/logs]
+    /// Files, folders (their *.log, *.log.gz, *.log.zst), globs, objects (s3://, gs://, az://: one, a folder with all
+    /// below it, or a glob), or - for standard input [default: data/logs]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Cut the input into chunks of about this size
@@ -29,6 +30,12 @@ pub(super) struct InputArgs {
     /// Identity of standard input, so that the same stream can be resumed
     #[arg(long, value_name = "NAME")]
     source_name: Option<String>,
+    /// Read only this share of the files and parts of objects: the I-th of N readers that divide them [e.g. 1/4]
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Read larger objects in parts of this size, side by side
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    split_size: usize,
 }
 
 impl InputArgs {
@@ -47,6 +54,8 @@ impl InputArgs {
             flush_interval: self.flush_interval,
             watch: self.watch,
             source_name: self.source_name.clone(),
+            shard: self.shard,
+            split_size_bytes: self.split_size as u64,
             ..ReadOptions::default()
         }
     }

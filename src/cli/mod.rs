@@ -12,6 +12,7 @@ use crate::cost::CostError;
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
 use crate::sink::SinkError;
+use crate::source::SourceError;
 use crate::stage::processor::ProcessError;
 use crate::stage::reader::ReadError;
 use crate::stage::sender::SendError;
@@ -290,6 +291,21 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(BenchError::NotScratch { .. }) => return Exit::CONFIGURATION,
         Some(BenchError::Server { .. }) => return Exit::SERVICE,
         Some(_) | None => {}
+    }
+    let source = match error.downcast_ref() {
+        Some(ReadError::Watch(_)) => return Exit::USAGE,
+        Some(ReadError::NothingToRead(failures)) => failures.first().map(|failure| &failure.error),
+        Some(ReadError::Storage(failure)) => Some(&failure.error),
+        _ => error.downcast_ref::<SourceError>(),
+    };
+    match source {
+        Some(SourceError::Location(_)) => return Exit::CONFIGURATION,
+        Some(error) => match error.fault() {
+            Some(StorageFault::NoBucket | StorageFault::Denied) => return Exit::CONFIGURATION,
+            Some(StorageFault::Unreachable | StorageFault::Busy) => return Exit::SERVICE,
+            None => {}
+        },
+        None => {}
     }
     let sink = match error.downcast_ref() {
         Some(ProcessError::Sink(error)) => Some(error),

@@ -51,9 +51,7 @@ pub(super) async fn run(args: ReadArgs, global: &Global) -> anyhow::Result<Exit>
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
     let (paths, options) = (args.input.paths(), args.input.options());
-    if !args.input.watch {
-        reader::check(&paths)?;
-    }
+    reader::check(&paths, &options).await?;
     let producer = args.stream.open(&via)?.producer().await?;
     // waiting for a processor, or for room, is what it does from here on
     telemetry::tell_ready();

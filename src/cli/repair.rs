@@ -13,12 +13,12 @@ use sha2::{Digest, Sha256};
 use super::archive::unwrapped;
 use super::run::ship;
 use super::storage::{StorageArgs, is_postgres};
-use super::verify::identified;
+use super::verify::{Identified, identified};
 use super::{Global, print_error};
 use crate::archive::{Finding, Holdings, Report};
 use crate::client::PgConfig;
 use crate::model::{ByteRange, ChunkRecord, chunk_id};
-use crate::source::{self, CutOptions, End, FileReader, IdentifiedFile, SourceError};
+use crate::source::{CutOptions, SourceError};
 use crate::stage::processor::DecoderPool;
 use crate::stage::reader::ReadOptions;
 use crate::stage::shutdown::Shutdown;
@@ -111,7 +111,7 @@ fn unknown(report: &Report) -> HashSet<i64> {
 }
 
 /// Chunks that the files still have, and those they have not. Blocking.
-fn readable(files: &[IdentifiedFile], chunks: Vec<ChunkRecord>) -> (Vec<ChunkRecord>, Vec<ChunkRecord>) {
+fn readable(files: &[Identified], chunks: Vec<ChunkRecord>) -> (Vec<ChunkRecord>, Vec<ChunkRecord>) {
     let ranges: Vec<ByteRange> = chunks.iter().map(|chunk| chunk.range).collect();
     let mut hashes: HashMap<ByteRange, (u64, Sha256)> = HashMap::new();
     each_block(files, &ranges, |range, _, block| {
@@ -129,7 +129,7 @@ fn readable(files: &[IdentifiedFile], chunks: Vec<ChunkRecord>) -> (Vec<ChunkRec
 
 /// Rows of a chunk without an entry belong to a gap if the chunk starts with one of the gap's lines, or where one
 /// would be cut. Blocking.
-fn strays(files: &[IdentifiedFile], gaps: &[ByteRange], unknown: &HashSet<i64>) -> Vec<i64> {
+fn strays(files: &[Identified], gaps: &[ByteRange], unknown: &HashSet<i64>) -> Vec<i64> {
     let mut strays = Vec::new();
     if unknown.is_empty() {
         return strays;
@@ -144,20 +144,18 @@ fn strays(files: &[IdentifiedFile], gaps: &[ByteRange], unknown: &HashSet<i64>) 
 
 /// Hands over the bytes of `ranges` as the files have them now, decompressed: block by block, each with the range
 /// that it is of and the offset of its first byte. What cannot be read is left out. Blocking.
-fn each_block(files: &[IdentifiedFile], ranges: &[ByteRange], mut each: impl FnMut(&ByteRange, u64, &[u8])) {
+fn each_block(files: &[Identified], ranges: &[ByteRange], mut each: impl FnMut(&ByteRange, u64, &[u8])) {
     for file in files {
         let mut wanted: Vec<&ByteRange> =
-            ranges.iter().filter(|range| range.source_id == file.source.id).collect();
+            ranges.iter().filter(|range| range.source_id == file.source().id).collect();
         wanted.sort_unstable_by_key(|range| range.first_byte);
         let Some(end_byte) = wanted.last().map(|range| range.end_byte) else { continue };
         // the reader leaves out what is committed: here, what is not asked for
         let starts = wanted.iter().map(|range| range.first_byte);
         let ends = std::iter::once(0).chain(wanted.iter().map(|range| range.end_byte));
         let committed = ends.zip(starts).filter(|(end, start)| end < start).collect();
-        let file = IdentifiedFile { committed, ..file.clone() };
-        let mut read = || -> Result<(), SourceError> {
-            let mut reader =
-                FileReader::try_new(source::open(&file.path)?, &file, CutOptions::default(), End::Final)?;
+        let read = || -> Result<(), SourceError> {
+            let Some(mut reader) = file.without(committed)? else { return Ok(()) };
             while let Some(chunk) = reader.next_chunk()?.filter(|chunk| chunk.first_byte < end_byte) {
                 let of_chunk = chunk.range();
                 for range in wanted.iter().take_while(|range| range.first_byte < of_chunk.end_byte) {

@@ -58,10 +58,8 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
     let (paths, options) = (args.input.paths(), args.input.options());
-    if !args.input.watch {
-        // before an archive is made for nothing
-        reader::check(&paths)?;
-    }
+    // before an archive is made for nothing
+    reader::check(&paths, &options).await?;
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
     let mut sinks = args.storage.open(&args.into, &types).await?;
     let progress = Progress::start(!global.quiet && !args.input.watch);
@@ -263,7 +261,11 @@ impl Summary<'_> {
         if committed.lines == 0 {
             // of what was not read to its end, or not read here, that is not known
             if self.read.is_some_and(|read| !read.interrupted && read.failures.is_empty()) {
-                out.push_str(&format!("nothing new: all of it is in {} already\n", self.into));
+                let all = match self.read.and_then(|read| read.shard) {
+                    Some(shard) => format!("all of shard {shard}"),
+                    None => "all of it".to_owned(),
+                };
+                out.push_str(&format!("nothing new: {all} is in {} already\n", self.into));
             }
             return out;
         }

@@ -16,16 +16,17 @@ use super::{Exit, Global};
 use crate::archive::{Checks, Finding, GivenFile, Holdings, OfArchive, Report, verify};
 use crate::client::{PgConfig, redacted};
 use crate::lake::Archive;
-use crate::model::Ledger;
+use crate::model::{Ledger, Source};
 use crate::source::{
-    self, Catalogue, CutOptions, Encoding, End, FileReader, IdentifiedFile, Input, SourceError,
+    self, Catalogue, CutOptions, Encoding, End, FileReader, IdentifiedFile, IdentifiedObject, Input,
+    SourceError,
 };
 use crate::warehouse::Warehouse;
 
 /// Prove that lines = rows + rejects + blanks for every chunk, without a gap; exit 1 if not.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// Check that these files, folders or globs are stored to their end [default: all that is stored]
+    /// Check that these files, folders, globs or objects are stored to their end [default: all that is stored]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Archives (folders, s3://, gs://, az://) and databases (postgres://..) to check
@@ -123,28 +124,81 @@ async fn check(
     verify(holdings, files.as_deref(), checks).await.map_err(unwrapped)
 }
 
+/// An input that can be read again, and the source that it is.
+pub(super) enum Identified {
+    File(IdentifiedFile),
+    Object(IdentifiedObject),
+}
+
+impl Identified {
+    pub(super) fn source(&self) -> &Source {
+        match self {
+            Self::File(file) => &file.source,
+            Self::Object(object) => &object.source,
+        }
+    }
+
+    /// Reads it, but for these ranges; `None` if nothing is left. Blocking.
+    pub(super) fn without(&self, committed: Vec<(u64, u64)>) -> Result<Option<FileReader>, SourceError> {
+        let cut = CutOptions::default();
+        match self {
+            Self::File(file) => {
+                let file = IdentifiedFile { committed, ..file.clone() };
+                FileReader::try_new(source::open(&file.path)?, &file, cut, End::Final).map(Some)
+            }
+            Self::Object(object) => {
+                let all = (0, object.object.size_bytes());
+                IdentifiedObject { committed, ..object.clone() }.reader(all, cut)
+            }
+        }
+    }
+
+    /// The length of a compressed input is known only once it is decompressed. Blocking.
+    fn unread_bytes(&self) -> Result<u64, SourceError> {
+        let committed = match self {
+            Self::File(file) if file.encoding == Encoding::Plain => return Ok(file.unread_bytes()),
+            Self::File(file) => file.committed.clone(),
+            Self::Object(object) if object.is_complete() => return Ok(0),
+            Self::Object(object) if object.object.encoding()? == Encoding::Plain => {
+                return Ok(object.unread_bytes());
+            }
+            Self::Object(object) => object.committed.clone(),
+        };
+        let mut unread_bytes = 0;
+        if let Some(mut reader) = self.without(committed)? {
+            while let Some(chunk) = reader.next_chunk()? {
+                unread_bytes += chunk.bytes.len() as u64;
+            }
+        }
+        Ok(unread_bytes)
+    }
+}
+
 /// Which sources the paths are; and what could not be read. Blocking.
-pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<IdentifiedFile>, Vec<String>) {
+pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<Identified>, Vec<String>) {
     let mut catalogue = Catalogue::new(ledger);
     let source::Listing { inputs, failures } = source::list(paths);
-    let mut failures: Vec<String> = failures.into_iter().map(|(_, error)| one_line(&error)).collect();
-    let (mut met, mut facts) = (HashSet::new(), Vec::new());
+    let mut failures: Vec<String> = failures.into_iter().map(|(_, error)| error.in_one_line()).collect();
+    let (mut met, mut facts, mut objects) = (HashSet::new(), Vec::new(), Vec::new());
     for input in inputs {
         match input {
             Input::File(_, stat) if !met.insert(stat.place) => {}
             Input::File(path, _) => {
                 match source::open(&path).and_then(|file| catalogue.inspect(&path, &file)) {
                     Ok(file) => facts.push(file),
-                    Err(error) => failures.push(one_line(&error)),
+                    Err(error) => failures.push(error.in_one_line()),
                 }
             }
+            Input::Object(object) => objects.push(object),
             Input::Stdin | Input::Pipe(_) => {
                 failures
                     .push("a stream cannot be read again; leave PATH out to verify it by the ledger".into());
             }
         }
     }
-    (catalogue.resolve(facts), failures)
+    let files = catalogue.resolve(facts).into_iter().map(Identified::File).collect::<Vec<_>>();
+    let objects = objects.into_iter().map(|object| Identified::Object(catalogue.identify_object(object)));
+    (files.into_iter().chain(objects).collect(), failures)
 }
 
 /// The same, with what of them is not committed. Blocking.
@@ -152,35 +206,15 @@ fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String
     let (identified, mut failures) = identified(paths, ledger);
     let mut files = Vec::new();
     for file in identified {
-        match unread_bytes(&file) {
+        match file.unread_bytes() {
             Ok(unread_bytes) => {
-                let path = file.source.path.clone();
-                files.push(GivenFile { path, source_id: file.source.id, unread_bytes });
+                let Source { path, id, .. } = file.source().clone();
+                files.push(GivenFile { path, source_id: id, unread_bytes });
             }
-            Err(error) => failures.push(one_line(&error)),
+            Err(error) => failures.push(error.in_one_line()),
         }
     }
     (files, failures)
-}
-
-fn one_line(error: &SourceError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
-/// The length of a compressed file is known only once it is decompressed.
-fn unread_bytes(file: &IdentifiedFile) -> Result<u64, SourceError> {
-    if file.encoding == Encoding::Plain {
-        return Ok(file.unread_bytes());
-    }
-    let mut reader = FileReader::try_new(source::open(&file.path)?, file, CutOptions::default(), End::Final)?;
-    let mut unread_bytes = 0;
-    while let Some(chunk) = reader.next_chunk()? {
-        unread_bytes += chunk.bytes.len() as u64;
-    }
-    Ok(unread_bytes)
 }
 
 /// Every finding with the path, or the archive, that it is of.

@@ -63,7 +63,10 @@ impl Committed {
             open: None,
             last_chunk: (first_byte, end_byte, record.content_sha256),
         });
-        known.source = (*record.source).clone();
+        // chunks are not always committed in the order in which the head of their source grew
+        if record.source.head_len_bytes >= known.source.head_len_bytes {
+            known.source = (*record.source).clone();
+        }
         known.last_chunk = (first_byte, end_byte, record.content_sha256);
         self.open.remove(&(source_id, first_byte));
         if record.open {

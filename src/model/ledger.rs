@@ -8,17 +8,18 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// One stream of bytes with an identity. Offsets of a compressed source count decompressed bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source {
-    /// Absolute path of the file as it was named when this was written, or the name of a stream.
+    /// Absolute path of the file as it was named when this was written, the URL of an object, or the name of a stream.
     pub path: String,
-    /// Device number, 0 for a stream.
+    /// Device number, 0 for a stream or an object.
     pub device: u64,
-    /// Inode number, 0 for a stream.
+    /// Inode number, 0 for a stream or an object.
     pub inode: u64,
     /// Counts the contents that one path has had: 0, then one more after each truncation or replacement.
     pub generation: u32,
-    /// How many of its first (decompressed) bytes `head_hash` covers, at most [`Source::HEAD_BYTES`].
+    /// How many of its first (decompressed) bytes `head_hash` covers, at most [`Source::HEAD_BYTES`]; of an object all,
+    /// once its length is known (0 before, and above 2 GiB).
     pub head_len_bytes: u32,
-    /// xxh3-64 of those bytes.
+    /// xxh3-64 of those bytes; of an object, of the ETag and size by which its store tells the content from others.
     pub head_hash: u64,
     /// Identity: does not change when the source grows or is renamed.
     pub id: u64,

@@ -47,7 +47,7 @@ pub enum QueryError {
 impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> Self {
         match lost(&error) {
-            Some(lost) => Self::Lost(lost.to_string()),
+            Some(lost) => Self::Lost(lost),
             None => Self::Sql(one_line(&error)),
         }
     }
@@ -84,11 +84,16 @@ pub(super) fn external(error: impl Error + Send + Sync + 'static) -> DataFusionE
     DataFusionError::External(Box::new(error))
 }
 
-fn lost(error: &DataFusionError) -> Option<&Lost> {
+fn lost(error: &DataFusionError) -> Option<String> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(this) = cause {
-        if let Some(lost) = this.downcast_ref() {
-            return Some(lost);
+        if let Some(Lost(said)) = this.downcast_ref() {
+            return Some(said.clone());
+        }
+        if let Some(raw) = this.downcast_ref::<SourceError>()
+            && matches!(raw.fault(), Some(StorageFault::Unreachable | StorageFault::Busy))
+        {
+            return Some(raw.in_one_line());
         }
         // its own source is that of what it holds
         let held = this.downcast_ref().and_then(io::Error::get_ref);

@@ -19,7 +19,7 @@ use datafusion::prelude::SessionContext;
 use tokio::task::spawn_blocking;
 
 use super::postgres::{Given, PostgresTable};
-use super::raw::{RawTable, list_files, list_objects};
+use super::raw::{RawTable, list_files};
 use super::report::Notes;
 use super::table::LakeTable;
 use super::union::UnionTable;
@@ -251,15 +251,10 @@ impl Places {
         let mut tables = Vec::new();
         let mut met = BTreeSet::new();
         for path in &self.raw {
-            let mut files = match path.contains("://") && !path.starts_with("file://") {
-                true => list_objects(path).await?,
-                false => {
-                    let paths = vec![PathBuf::from(path.trim_start_matches("file://"))];
-                    let ledger = division.committed.ledger().clone();
-                    let listed = spawn_blocking(move || list_files(&paths, Catalogue::new(ledger))).await;
-                    listed.map_err(|error| QueryError::Sql(error.to_string()))??
-                }
-            };
+            let paths = vec![PathBuf::from(path.trim_start_matches("file://"))];
+            let ledger = division.committed.ledger().clone();
+            let listed = spawn_blocking(move || list_files(&paths, Catalogue::new(ledger))).await;
+            let mut files = listed.map_err(|error| QueryError::Sql(error.to_string()))??;
             files.retain(|file| met.insert(file.source_id()));
             for (line, file) in
                 division.open.values().flat_map(|line| files.iter().map(move |file| (line, file)))

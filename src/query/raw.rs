@@ -31,12 +31,12 @@ use crate::decode::{Decoder, Needles};
 use crate::ledger::{self, BLANKS, CHUNKS, REJECTS};
 use crate::log_type::{LogType, LogTypes};
 use crate::model::{FIRST_DAY, FUTURE_DAYS, MICROS_PER_DAY, RawChunk};
-use crate::source::{self, Catalogue, CutOptions, Extent, FileReader, Input, SourceError};
+use crate::source::{self, Catalogue, CutOptions, Extent, FileReader, IdentifiedObject, Input, SourceError};
 
 mod content;
 mod needles;
 
-pub(super) use content::{Content, RawFile, list_objects};
+pub(super) use content::{Content, RawFile};
 
 /// Bytes of a range: enough to make little of its start, and for all cores to end at about the same time.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -49,7 +49,7 @@ pub(super) fn list_files(paths: &[PathBuf], mut catalogue: Catalogue) -> Result<
     if let Some((_, error)) = failures.into_iter().next() {
         return Err(error);
     }
-    let (mut met, mut facts) = (HashSet::new(), Vec::new());
+    let (mut met, mut facts, mut objects) = (HashSet::new(), Vec::new(), Vec::new());
     for input in inputs {
         match input {
             Input::File(path, stat) => {
@@ -57,6 +57,7 @@ pub(super) fn list_files(paths: &[PathBuf], mut catalogue: Catalogue) -> Result<
                     facts.push(catalogue.inspect(&path, &source::open(&path)?)?);
                 }
             }
+            Input::Object(object) => objects.push(object),
             Input::Stdin => return Err(SourceError::Stream { path: "-".to_owned() }),
             Input::Pipe(path) => return Err(SourceError::Stream { path: path.display().to_string() }),
         }
@@ -69,7 +70,19 @@ pub(super) fn list_files(paths: &[PathBuf], mut catalogue: Catalogue) -> Result<
         committed: file.committed,
         content: Content::File(file.path, file.stat.place),
     });
-    Ok(files.collect())
+    let mut files: Vec<_> = files.collect();
+    for object in objects {
+        let IdentifiedObject { object, source, committed } = catalogue.identify_object(object);
+        files.push(RawFile {
+            source,
+            size_bytes: object.size_bytes(),
+            encoding: object.encoding()?,
+            reference_time: object.modified_micros(),
+            committed,
+            content: Content::Object(object),
+        });
+    }
+    Ok(files)
 }
 
 /// A file's position, and the first and end byte to read of it.

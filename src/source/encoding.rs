@@ -120,7 +120,8 @@ impl Decoded {
     /// Says what a failed read means.
     pub(super) fn explain(&self, path: &str, error: io::Error) -> SourceError {
         // the operating system's errors carry a number, the decompressors' do not
-        if self.encoding() == Encoding::Plain || error.raw_os_error().is_some() {
+        let is_of_store = error.get_ref().is_some_and(|held| held.is::<SourceError>());
+        if self.encoding() == Encoding::Plain || error.raw_os_error().is_some() || is_of_store {
             return SourceError::io("read", path, error);
         }
         let unread = match &self.inner {

@@ -13,6 +13,7 @@ use memchr::memrchr;
 use sha2::{Digest, Sha256};
 
 use super::encoding::Decoded;
+use super::identity::with_length;
 use super::{Chunker, CutOptions, Encoding, End, IdentifiedFile, SourceError, Stat};
 use crate::model::{RawChunk, Source};
 
@@ -44,7 +45,7 @@ impl ReadAt for File {
     }
 }
 
-/// Part of an input that is read beside other parts, for what it holds now and for no ledger.
+/// Part of an input that is read beside other parts.
 pub struct Extent {
     /// The source that the input is.
     pub source: Arc<Source>,
@@ -54,7 +55,7 @@ pub struct Extent {
     pub encoding: Encoding,
     /// First byte, which begins a line, and the one behind the last. All of it where it is compressed.
     pub range: (u64, u64),
-    /// Ranges not to read, ascending; none where it is not all of it.
+    /// Ranges not to read, ascending.
     pub committed: Vec<(u64, u64)>,
     /// Dates without a year are read relative to this time: microseconds since the epoch.
     pub reference_time: i64,
@@ -76,6 +77,8 @@ pub struct FileReader {
     raw_bytes_reported: u64,
     /// Chunks carry the hash of their bytes, for a ledger.
     hashes: bool,
+    /// The last chunk of a compressed one tells how long it is.
+    tells_length: bool,
 }
 
 enum Content {
@@ -118,10 +121,18 @@ impl FileReader {
             committed_end: identified.committed.last().map_or(0, |range| range.1),
             raw_bytes_reported: 0,
             hashes: true,
+            tells_length: false,
         })
     }
 
-    /// Starts a pass over a part. The chunks are those of a pass over all of it, and carry no hash.
+    /// Starts a pass over an object, or over lines of it, for a ledger.
+    pub(super) fn of_object(extent: Extent, options: CutOptions) -> Result<Self, SourceError> {
+        // what is put is whole: a last line without its newline will not grow
+        Ok(Self { tail: End::Final, hashes: true, tells_length: true, ..Self::of_extent(extent, options)? })
+    }
+
+    /// Starts a pass over a part, for what it holds now and for no ledger: chunks carry no hash. They are those of a
+    /// pass over all of it where the part is one of [`split`].
     pub fn of_extent(extent: Extent, options: CutOptions) -> Result<Self, SourceError> {
         let Extent {
             source,
@@ -157,6 +168,7 @@ impl FileReader {
             committed_end,
             raw_bytes_reported: 0,
             hashes: false,
+            tells_length: false,
         })
     }
 
@@ -165,7 +177,7 @@ impl FileReader {
         loop {
             if let Some(cut) = self.chunker.next_cut(self.end.unwrap_or(End::More)) {
                 return Ok(Some(RawChunk {
-                    source: Arc::clone(&self.source),
+                    source: self.source_of_cut(),
                     first_byte: cut.first_byte,
                     content_sha256: match self.hashes {
                         true => Sha256::digest(&cut.bytes).into(),
@@ -188,6 +200,18 @@ impl FileReader {
                     self.end = Some(End::Pause);
                 }
             }
+        }
+    }
+
+    /// The source as the chunk that was cut just now is to name it.
+    fn source_of_cut(&self) -> Arc<Source> {
+        let source = Arc::clone(&self.source);
+        let is_last = self.end == Some(End::Final) && self.chunker.buffered().is_empty();
+        match &self.content {
+            Content::Compressed(_) if self.tells_length && is_last => {
+                with_length(source, self.chunker.end_byte())
+            }
+            _ => source,
         }
     }
 
@@ -238,21 +262,14 @@ impl FileReader {
 
 /// The encoding of a file and its first decompressed bytes. Damage ends the head, and is reported by the pass.
 pub(super) fn read_head(path: &Path, file: &Arc<File>) -> Result<(Encoding, Vec<u8>), SourceError> {
-    let content: Arc<dyn ReadAt> = Arc::<File>::clone(file);
-    head(&path.display().to_string(), &content)
-}
-
-/// The same of anything that can be read.
-pub fn head(name: &str, content: &Arc<dyn ReadAt>) -> Result<(Encoding, Vec<u8>), SourceError> {
-    let failed = |error| SourceError::io("read", name, error);
+    let failed = |error| SourceError::io("read", &path.display().to_string(), error);
+    let from_start = || FromStart { file: Arc::<File>::clone(file), offset: 0 };
     let mut head = Vec::with_capacity(Source::HEAD_BYTES);
-    let start = FromStart { file: Arc::clone(content), offset: 0 };
-    start.take(Source::HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
+    from_start().take(Source::HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
     let encoding = Encoding::detect(&head);
     if encoding != Encoding::Plain {
         head.clear();
-        let input = Box::new(FromStart { file: Arc::clone(content), offset: 0 });
-        let decoded = Decoded::try_new(input).map_err(failed)?;
+        let decoded = Decoded::try_new(Box::new(from_start())).map_err(failed)?;
         match decoded.take(Source::HEAD_BYTES as u64).read_to_end(&mut head) {
             Err(error) if error.raw_os_error().is_some() => return Err(failed(error)),
             _ => {}

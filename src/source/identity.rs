@@ -25,6 +25,10 @@ use super::{Encoding, SourceError};
 use crate::model::{KnownSource, Ledger, RawChunk, Source};
 
 mod named;
+mod object;
+
+pub use object::IdentifiedObject;
+pub(super) use object::with_length;
 
 /// Device and inode: what two names of one file share.
 pub type Place = (u64, u64);
@@ -222,7 +226,9 @@ impl Catalogue {
 
     /// How many first bytes of a stream with this name decide which source it is.
     pub fn stream_head_bytes(&self, name: Option<&str>) -> usize {
-        self.streams(name).map(|known| known.source.head_len_bytes as usize).max().unwrap_or(0)
+        let heads = self.streams(name).map(|known| known.source.head_len_bytes as usize);
+        // an object of that name has all of its content for a head
+        heads.max().unwrap_or(0).min(Source::HEAD_BYTES)
     }
 
     fn streams(&self, name: Option<&str>) -> impl Iterator<Item = &KnownSource> {
@@ -267,9 +273,7 @@ impl Catalogue {
     }
 
     fn next_generation(&self, path: &str, place: Place) -> (u64, u32) {
-        let known = self.by_path.get(path).into_iter().flatten();
-        let newest = known.map(|id| self.sources[id].source.generation).max();
-        let mut generation = newest.map_or(0, |generation| generation + 1);
+        let mut generation = self.newest_generation(path).map_or(0, |generation| generation + 1);
         loop {
             let id = Source::identity(path, place.0, place.1, generation);
             // taken by a source that was first seen here, on this inode, and has been renamed since
@@ -278,6 +282,11 @@ impl Catalogue {
             }
             generation += 1;
         }
+    }
+
+    fn newest_generation(&self, path: &str) -> Option<u32> {
+        let known = self.by_path.get(path).into_iter().flatten();
+        known.map(|id| self.sources[id].source.generation).max()
     }
 
     /// Takes a source's newest record; returns its committed ranges.

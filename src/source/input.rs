@@ -1,4 +1,4 @@
-//! What the given paths stand for: files, folders, globs, standard input and pipes.
+//! What the given paths stand for: files, folders, globs, objects of a store, standard input and pipes.
 //!
 //! A folder stands for its log files, sorted by name: `*.log`, `*.log.gz`, `*.log.zst`, and rotated ones
 //! (`app.log.1`, `app.log-20240131`), whose last lines may have been written after the last run. Rotated and
@@ -11,7 +11,9 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::object::{self, Object, is_object_url};
 use super::{SourceError, Stat};
+use crate::client::redacted;
 
 /// One thing to read.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +24,8 @@ pub enum Input {
     Pipe(PathBuf),
     /// A regular file, by its absolute path.
     File(PathBuf, Stat),
+    /// An object of a store.
+    Object(Object),
 }
 
 /// What the given paths stand for now.
@@ -33,12 +37,21 @@ pub struct Listing {
     pub failures: Vec<(String, SourceError)>,
 }
 
-/// Lists what `paths` stand for. Blocking.
+/// Lists what `paths` stand for. Blocking; for objects on a thread that belongs to a runtime.
 pub fn list(paths: &[PathBuf]) -> Listing {
+    list_some(paths, usize::MAX)
+}
+
+/// The same with at most so many objects of each URL: listing all of a large bucket takes minutes.
+pub fn list_some(paths: &[PathBuf], num_objects: usize) -> Listing {
     let mut listing = Listing::default();
     for path in paths {
-        if let Err(error) = listing.add(path) {
-            listing.failures.push((path.display().to_string(), error));
+        let added = match is_object_url(path) {
+            true => listing.add_objects(&path.to_string_lossy(), num_objects),
+            false => listing.add(path),
+        };
+        if let Err(error) = added {
+            listing.failures.push((redacted(&path.to_string_lossy()), error));
         }
     }
     listing
@@ -62,6 +75,11 @@ impl Listing {
             }
             Err(error) => Err(SourceError::io("find", &name, error)),
         }
+    }
+
+    fn add_objects(&mut self, location: &str, at_most: usize) -> Result<(), SourceError> {
+        self.inputs.extend(object::list(location, at_most)?.into_iter().map(Input::Object));
+        Ok(())
     }
 
     fn add_folder(&mut self, folder: &Path) -> Result<usize, SourceError> {
@@ -127,7 +145,7 @@ impl Listing {
 }
 
 /// Whether a folder's entry is a log file by its name.
-fn is_log(path: &Path) -> bool {
+pub(super) fn is_log(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let rotated = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let current = match rotated.len() < name.len() {
@@ -145,6 +163,7 @@ mod tests {
         let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
         let inputs = listing.inputs.iter().map(|input| match input {
             Input::File(path, _) | Input::Pipe(path) => name(path),
+            Input::Object(object) => object.url(),
             Input::Stdin => "-".to_owned(),
         });
         inputs.collect()

@@ -2,23 +2,30 @@
 //!
 //! Invariants: concatenating the chunks of a source gives its (decompressed) bytes; memory does not depend
 //! on the length of a file, a line or a list of inputs' contents. Deliberately absent: parsing of lines, and
-//! `async` around files (`stage::reader` calls these blocking parts off the async threads).
+//! `async` around files and objects (`stage::reader` calls these blocking parts off the async threads).
+use std::error::Error as _;
 use std::io;
 
 use thiserror::Error;
+
+use crate::client::{ClientError, StorageFault, condensed, redacted};
 
 mod chunker;
 mod encoding;
 mod file;
 mod identity;
 mod input;
+mod object;
+mod shard;
 mod stream;
 
 pub use chunker::{Chunker, Cut, CutOptions, End};
 pub use encoding::Encoding;
-pub use file::{Extent, FileReader, ReadAt, head, is_deleted, open, split};
-pub use identity::{Catalogue, FileFacts, IdentifiedFile, Place, Stat};
-pub use input::{Input, Listing, list};
+pub use file::{Extent, FileReader, ReadAt, is_deleted, open, split};
+pub use identity::{Catalogue, FileFacts, IdentifiedFile, IdentifiedObject, Place, Stat};
+pub use input::{Input, Listing, list, list_some};
+pub use object::{Object, is_object_url};
+pub use shard::Shard;
 pub use stream::{Block, read_pipe, read_stdin};
 
 /// Why an input could not be read. One input's error never stops the others.
@@ -93,6 +100,36 @@ pub enum SourceError {
         /// The file.
         path: String,
     },
+    /// A URL stands for no object.
+    #[error(
+        "no object matches {location}; check the bucket and the path: a folder stands for the *.log, *.log.gz and *.log.zst below it, other names for themselves or by a glob (folder/**)"
+    )]
+    NoObject {
+        /// As given, without a password.
+        location: String,
+    },
+    /// An object has other content than when it was listed.
+    #[error("{path} was overwritten while it was read; run again to read its new content")]
+    Overwritten {
+        /// The object.
+        path: String,
+    },
+    /// A location in object storage cannot be opened.
+    #[error(transparent)]
+    Location(#[from] ClientError),
+    /// Object storage failed.
+    #[error("cannot {operation} {location}: {hint}")]
+    Storage {
+        /// What was attempted.
+        operation: &'static str,
+        /// On what.
+        location: String,
+        /// The remedy.
+        hint: &'static str,
+        /// The cause.
+        #[source]
+        source: object_store::Error,
+    },
     /// Another file took the path between listing and reading.
     #[error("{path} was replaced by another file before it was read; run again")]
     Replaced {
@@ -102,8 +139,12 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// What the operating system said of an operation on a path.
+    /// What the operating system said of an operation on a path; or what a store did, where it is that.
     pub fn io(operation: &'static str, path: &str, source: io::Error) -> Self {
+        let source = match source.downcast::<Self>() {
+            Ok(of_store) => return of_store,
+            Err(source) => source,
+        };
         let path = path.to_owned();
         let hint = match source.kind() {
             io::ErrorKind::NotFound => return Self::Missing { path },
@@ -112,5 +153,30 @@ impl SourceError {
             _ => "check the file and the disk it is on",
         };
         Self::Io { operation, path, hint, source }
+    }
+
+    /// What object storage said of an operation on a location.
+    fn storage(operation: &'static str, location: &str, source: object_store::Error) -> Self {
+        let source = condensed(source);
+        let hint = StorageFault::of(&source).map_or("check the storage and run again", StorageFault::remedy);
+        Self::Storage { operation, location: redacted(location), hint, source }
+    }
+
+    /// What is wrong with the storage as a whole, if that is it: the next object would fail alike.
+    #[must_use]
+    pub fn fault(&self) -> Option<StorageFault> {
+        match self {
+            Self::Storage { source, .. } => StorageFault::of(source),
+            _ => None,
+        }
+    }
+
+    /// The error and its cause, in one line.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        match self.source() {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
     }
 }

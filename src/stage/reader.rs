@@ -1,25 +1,30 @@
 //! Source -> transport: decides what is lacking, reads it, ships it.
 //!
-//! Files are read one after the other, so that memory does not depend on their number. One input's failure is
-//! recorded and the others go on. A shutdown is seen between two chunks. Deliberately absent: waiting for
-//! commits (the caller waits on the transport), and retries (a rerun ships what is lacking).
+//! Files are read one after the other, so that memory does not depend on their number; then objects of a store (see
+//! `objects`). One input's failure is recorded and the others go on. A shutdown is seen between two chunks.
+//! Deliberately absent: waiting for commits (the caller waits on the transport), and retries (a rerun ships what is
+//! lacking).
 use std::collections::HashSet;
-use std::fmt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use thiserror::Error;
-use tracing::info;
-
 use super::shutdown::Shutdown;
+use crate::client::redacted;
 use crate::model::{Ledger, RawChunk};
-use crate::source::{self, Catalogue, CutOptions, End, FileReader, IdentifiedFile, Input, SourceError};
+use crate::source::{
+    self, Catalogue, CutOptions, End, FileReader, IdentifiedFile, Input, Object, Shard, SourceError,
+};
 use crate::telemetry::{Metric, Summary};
 use crate::transport::{Producer, TransportError};
 
+mod objects;
 mod stream;
+mod summary;
 mod watch;
+
+use summary::Outcome;
+pub use summary::{ReadError, ReadSummary, SourceFailure, SourceRead};
 
 /// How to read.
 #[derive(Debug, Clone)]
@@ -34,6 +39,10 @@ pub struct ReadOptions {
     pub poll_interval: Duration,
     /// Identity of standard input, which makes it resumable.
     pub source_name: Option<String>,
+    /// Read only this share of the files and parts of objects.
+    pub shard: Option<Shard>,
+    /// Objects that are larger are read in parts of about this size, and shared by parts.
+    pub split_size_bytes: u64,
 }
 
 impl Default for ReadOptions {
@@ -44,83 +53,41 @@ impl Default for ReadOptions {
             watch: false,
             poll_interval: Duration::from_millis(250),
             source_name: None,
+            shard: None,
+            // seconds of work, against which a request for a border is nothing
+            split_size_bytes: 256 << 20,
         }
     }
 }
 
-/// What was read of one source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceRead {
-    /// Its path, or the name of a stream.
-    pub path: String,
-    /// Identity in the ledger.
-    pub source_id: u64,
-    /// (Decompressed) bytes shipped this time.
-    pub bytes_shipped: u64,
-    /// Chunks shipped this time.
-    pub chunks_shipped: u64,
-    /// Whether the pass came to the end. Not so after a failure or a shutdown.
-    pub complete: bool,
-}
-
-/// An input that could not be read, or not to its end.
-#[derive(Debug)]
-pub struct SourceFailure {
-    /// The input, as given or found.
-    pub path: String,
-    /// Why.
-    pub error: SourceError,
-}
-
-/// The error and its cause, in one line that names the input.
-impl fmt::Display for SourceFailure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match std::error::Error::source(&self.error) {
-            None => write!(out, "{}", self.error),
-            Some(cause) => write!(out, "{}: {cause}", self.error),
-        }
-    }
-}
-
-/// What was read.
-#[derive(Debug, Default)]
-pub struct ReadSummary {
-    /// Every source looked at, in the order of reading; with nothing shipped if nothing was lacking.
-    pub sources: Vec<SourceRead>,
-    /// Every input that failed.
-    pub failures: Vec<SourceFailure>,
-    /// A shutdown came before the end.
-    pub interrupted: bool,
-}
-
-/// Why reading as a whole ended early.
-#[derive(Debug, Error)]
-pub enum ReadError {
-    /// No input can be read.
-    #[error("nothing to read: {}", list_failures(.0))]
-    NothingToRead(Vec<SourceFailure>),
-    /// The chunks cannot be shipped.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-}
-
-fn list_failures(failures: &[SourceFailure]) -> String {
-    let more = failures.len().saturating_sub(1);
-    match (failures.first().map(ToString::to_string), more) {
-        (None, _) => "no path given".to_owned(),
-        (Some(first), 0) => first,
-        (Some(first), more) => format!("{first} (and {more} more)"),
-    }
-}
-
-/// Fails if `paths` stand for nothing that could be read.
-pub fn check(paths: &[PathBuf]) -> Result<(), ReadError> {
-    let source::Listing { inputs, failures } = source::list(paths);
+/// Fails if `paths` stand for nothing that could be read, or cannot be read so.
+pub async fn check(paths: &[PathBuf], options: &ReadOptions) -> Result<(), ReadError> {
+    expect_followable(paths, options)?;
+    let paths = paths.to_vec();
+    let source::Listing { inputs, failures } = match options.watch {
+        // they may still come
+        true => return Ok(()),
+        false => blocking(move || source::list_some(&paths, 1)).await,
+    };
     if !inputs.is_empty() {
         return Ok(());
     }
     let failures = failures.into_iter().map(|(path, error)| SourceFailure { path, error });
     Err(ReadError::NothingToRead(failures.collect()))
+}
+
+fn expect_followable(paths: &[PathBuf], options: &ReadOptions) -> Result<(), ReadError> {
+    let object = paths.iter().find(|path| source::is_object_url(path));
+    match (options.watch, options.shard, object) {
+        (true, _, Some(path)) => Err(ReadError::Watch(format!(
+            "{} cannot be watched, a store tells of new objects only when it is listed; leave out --watch and run again for them",
+            redacted(&path.to_string_lossy())
+        ))),
+        (true, Some(shard), _) => Err(ReadError::Watch(format!(
+            "--shard {shard} deals out what there is, and --watch waits for more; give one of them"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Ships what `ledger` lacks of the inputs that `paths` stand for.
@@ -131,22 +98,30 @@ pub async fn read(
     producer: &dyn Producer,
     shutdown: &Shutdown,
 ) -> Result<ReadSummary, ReadError> {
+    expect_followable(paths, options)?;
     let shipper = Shipper { producer, shutdown };
     // a stream cannot be followed beyond its end
     if options.watch && paths.iter().any(|path| path != Path::new("-")) {
         return watch::watch(paths, options, ledger, shipper).await;
     }
     let catalogue = blocking(move || Catalogue::new(ledger)).await;
-    let (listed, catalogue) = {
+    let (mut listed, catalogue) = {
         let paths = paths.to_vec();
         blocking(move || list_and_identify(&paths, catalogue)).await
     };
-    let mut summary = ReadSummary::default();
+    let mut summary = ReadSummary { shard: options.shard, ..ReadSummary::default() };
     for failure in listed.failures {
         summary.fail(failure.path, failure.error);
     }
-    if listed.inputs.is_empty() {
+    if listed.inputs.is_empty() && listed.objects.is_empty() {
         return Err(ReadError::NothingToRead(summary.failures));
+    }
+    if let Some(shard) = options.shard {
+        // after all of them were told from each other
+        listed.inputs.retain(|input| match input {
+            Identified::File(file) => shard.takes(&file.source.path, 0),
+            Identified::Stream(_) => true,
+        });
     }
     let unread = listed.inputs.iter().map(|input| match input {
         Identified::File(file) => file.unread_bytes(),
@@ -167,7 +142,9 @@ pub async fn read(
             }
         }
     }
-    Ok(once.summary)
+    let Once { catalogue, mut summary, .. } = once;
+    objects::read(listed.objects, options, &catalogue, shipper, &mut summary).await?;
+    Ok(summary)
 }
 
 enum Identified {
@@ -177,16 +154,18 @@ enum Identified {
 
 struct IdentifiedInputs {
     inputs: Vec<Identified>,
+    /// Their store says what is needed of each when its turn comes.
+    objects: Vec<Object>,
     failures: Vec<SourceFailure>,
 }
 
-/// Lists the inputs and says which source each file is; a file met twice is there once. Blocking.
+/// Lists the inputs and says which source each file is; what is met twice is there once. Blocking.
 fn list_and_identify(paths: &[PathBuf], mut catalogue: Catalogue) -> (IdentifiedInputs, Catalogue) {
     let source::Listing { inputs, failures } = source::list(paths);
     let mut failures: Vec<_> =
         failures.into_iter().map(|(path, error)| SourceFailure { path, error }).collect();
     let (mut met, mut order, mut facts) = (HashSet::new(), Vec::new(), Vec::new());
-    let mut stdin_met = false;
+    let (mut objects, mut stdin_met) = (Vec::new(), false);
     for input in inputs {
         match input {
             Input::File(_, stat) if !met.insert(stat.place) => {}
@@ -199,6 +178,7 @@ fn list_and_identify(paths: &[PathBuf], mut catalogue: Catalogue) -> (Identified
                     Err(error) => failures.push(SourceFailure { path: path.display().to_string(), error }),
                 }
             }
+            Input::Object(object) => objects.push(object),
             Input::Stdin if std::mem::replace(&mut stdin_met, true) => {}
             stream => order.push(Some(stream)),
         }
@@ -208,7 +188,9 @@ fn list_and_identify(paths: &[PathBuf], mut catalogue: Catalogue) -> (Identified
         Some(stream) => Some(Identified::Stream(stream)),
         None => files.next().map(Identified::File),
     });
-    (IdentifiedInputs { inputs: inputs.collect(), failures }, catalogue)
+    objects.sort_unstable_by(|one: &Object, other| one.name().cmp(&other.name()));
+    objects.dedup_by(|one, other| one.name() == other.name());
+    (IdentifiedInputs { inputs: inputs.collect(), objects, failures }, catalogue)
 }
 
 /// Runs what blocks off the async threads.
@@ -221,16 +203,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             Err(_cancelled) => std::future::pending().await,
         },
     }
-}
-
-/// How a pass over a source ended.
-enum Outcome {
-    /// At its end.
-    Complete,
-    /// At a shutdown.
-    Interrupted,
-    /// At an error.
-    Failed(SourceError),
 }
 
 #[derive(Clone, Copy)]
@@ -263,42 +235,6 @@ impl Shipper<'_> {
         read.chunks_shipped += 1;
         read.bytes_shipped += len_bytes;
         Ok(())
-    }
-}
-
-impl SourceRead {
-    fn new(source: &crate::model::Source) -> Self {
-        let (path, source_id) = (source.path.clone(), source.id);
-        Self { path, source_id, bytes_shipped: 0, chunks_shipped: 0, complete: false }
-    }
-}
-
-impl ReadSummary {
-    fn add(&mut self, path: String, read: Option<SourceRead>, outcome: Outcome) {
-        let complete = matches!(outcome, Outcome::Complete);
-        if let Some(read) = read {
-            info!(
-                path = read.path,
-                bytes = read.bytes_shipped,
-                chunks = read.chunks_shipped,
-                complete,
-                "source read"
-            );
-            self.sources.push(SourceRead { complete, ..read });
-        }
-        match outcome {
-            Outcome::Complete => {}
-            Outcome::Interrupted => self.interrupted = true,
-            Outcome::Failed(error) => self.fail(path, error),
-        }
-    }
-
-    fn fail(&mut self, path: String, error: SourceError) {
-        let failure = SourceFailure { path, error };
-        Metric::SourcesFailed.add(1);
-        // the command's error names it again when all is read
-        info!("{failure}");
-        self.failures.push(failure);
     }
 }
 
@@ -350,21 +286,34 @@ impl Once<'_> {
         }
         let (file, cut) = (file.clone(), self.options.cut);
         let opened = blocking(move || FileReader::try_new(source::open(&file.path)?, &file, cut, End::Open));
-        let mut reader = match opened.await {
-            Ok(reader) => reader,
-            Err(error) => return Ok((read, Outcome::Failed(error))),
+        let outcome = match opened.await {
+            Ok(reader) => ship_all(reader, self.shipper, &mut read).await?,
+            Err(error) => Outcome::Failed(error),
         };
-        loop {
-            let (back, chunk) = next_chunk(reader).await;
-            reader = back;
-            Metric::InputBytesRead.add(reader.take_raw_bytes());
-            let outcome = match chunk {
-                Ok(Some(chunk)) if self.shipper.ship(&chunk, &mut read).await? => continue,
-                Ok(Some(_)) => Outcome::Interrupted,
-                Ok(None) => Outcome::Complete,
-                Err(error) => Outcome::Failed(error),
-            };
-            return Ok((read, outcome));
+        Ok((read, outcome))
+    }
+}
+
+/// Ships the chunks of a pass.
+async fn ship_all(
+    mut reader: FileReader,
+    shipper: Shipper<'_>,
+    read: &mut SourceRead,
+) -> Result<Outcome, TransportError> {
+    loop {
+        let (back, chunk) = tokio::select! {
+            biased;
+            // a store may take long to answer
+            () = shipper.shutdown.requested() => return Ok(Outcome::Interrupted),
+            next = next_chunk(reader) => next,
+        };
+        reader = back;
+        Metric::InputBytesRead.add(reader.take_raw_bytes());
+        match chunk {
+            Ok(Some(chunk)) if shipper.ship(&chunk, read).await? => {}
+            Ok(Some(_)) => return Ok(Outcome::Interrupted),
+            Ok(None) => return Ok(Outcome::Complete),
+            Err(error) => return Ok(Outcome::Failed(error)),
         }
     }
 }

@@ -35,7 +35,7 @@ const JOBS: &[Job] = &[
         about: "read log files and store them, as `pipeline run`",
         command: &["run", "--output=json"],
         parameters: &[
-            Given("paths", List, Paths, "files, folders and globs"),
+            Given("paths", List, Paths, "files, folders, globs and objects"),
             Given("into", List, Optional, "archives and databases"),
             Given("via", Text, Optional, "memory, or redis://.."),
             Given("schema", Text, Optional, "schema of Postgres"),
@@ -86,7 +86,7 @@ const JOBS: &[Job] = &[
         about: "check that every line is accounted for, as `pipeline verify`",
         command: &["verify", "--output=json"],
         parameters: &[
-            Given("paths", List, Paths, "files that must be stored to their end"),
+            Given("paths", List, Paths, "what must be stored to its end"),
             Given("into", List, Optional, "archives and databases to check"),
             Given("schema", Text, Optional, "schema of Postgres"),
             Given("count", Flag, Optional, "also count rows"),

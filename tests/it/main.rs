@@ -6,6 +6,7 @@
 
 mod architecture;
 mod archive;
+mod backfill;
 mod bad_input;
 mod bench;
 mod campaign;

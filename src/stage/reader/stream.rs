@@ -28,7 +28,7 @@ pub(super) async fn read(
 ) -> Result<StreamRead, TransportError> {
     let (path, name, mut blocks) = match input {
         Input::Pipe(path) => (path.display().to_string(), None, source::read_pipe(path.clone())),
-        Input::Stdin | Input::File(..) => {
+        Input::Stdin | Input::File(..) | Input::Object(_) => {
             ("stdin".to_owned(), options.source_name.as_deref(), source::read_stdin())
         }
     };

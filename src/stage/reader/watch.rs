@@ -122,7 +122,8 @@ impl Watch<'_> {
         }
         let failing = self.failing.into_iter().filter(|(_, error)| !is_empty_yet(error));
         let failures = failing.map(|(path, error)| SourceFailure { path, error }).collect();
-        Ok(ReadSummary { sources: self.reads.into_values().collect(), failures, interrupted: true })
+        let sources = self.reads.into_values().collect();
+        Ok(ReadSummary { sources, failures, interrupted: true, shard: None })
     }
 
     /// Looks at every input once; says whether there is more to read at once.
@@ -137,7 +138,7 @@ impl Watch<'_> {
             .into_iter()
             .filter_map(|input| match input {
                 Input::File(path, stat) => present.insert(stat.place).then_some((path, stat)),
-                Input::Stdin | Input::Pipe(_) => None,
+                Input::Stdin | Input::Pipe(_) | Input::Object(_) => None,
             })
             .collect();
         let paths: HashSet<_> = files.iter().map(|(path, _)| path).collect();

@@ -1,7 +1,8 @@
 //! A real S3 server on loopback (`s3s-fs` in this process), over a folder of its own, with faults on demand.
 //!
 //! What it does with a request it finishes, also when the client is cut off meanwhile, as S3 does. `s3s-fs` looks
-//! whether an object exists before it writes it; here a lock makes conditional puts exclusive, as S3's are.
+//! whether an object exists before it writes it; here a lock makes conditional puts exclusive, as S3's are. It lists
+//! no ETags, takes no notice of `If-Match` in a get, and fails over a folder; here it does as S3 does.
 use std::future::{Future, pending};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -51,6 +52,8 @@ pub(crate) struct Happened {
     pub(crate) cut_before: AtomicU64,
     pub(crate) cut_after: AtomicU64,
     pub(crate) parts: AtomicU64,
+    /// Requests for bytes of objects.
+    pub(crate) gets: AtomicU64,
 }
 
 /// Gone when dropped.
@@ -219,6 +222,61 @@ struct Bucket {
     state: Arc<State>,
 }
 
+/// The ETag of an object; none where it is gone.
+async fn e_tag(files: &FileSystem, bucket: &str, key: &str) -> Option<ETag> {
+    let input = HeadObjectInput { bucket: bucket.to_owned(), key: key.to_owned(), ..Default::default() };
+    let request = S3Request {
+        input,
+        method: Default::default(),
+        uri: Default::default(),
+        headers: Default::default(),
+        extensions: Default::default(),
+        credentials: None,
+        region: None,
+        service: None,
+        trailing_headers: None,
+    };
+    files.head_object(request).await.ok()?.output.e_tag
+}
+
+async fn get(
+    files: Arc<FileSystem>,
+    request: S3Request<GetObjectInput>,
+) -> S3Result<S3Response<GetObjectOutput>> {
+    if let Some(ETagCondition::ETag(expected)) = &request.input.if_match {
+        let found = e_tag(&files, &request.input.bucket, &request.input.key).await;
+        if found.is_some_and(|found| !found.strong_cmp(expected)) {
+            return Err(s3_error!(PreconditionFailed, "it is another one"));
+        }
+    }
+    files.get_object(request).await
+}
+
+/// A folder on disk is no object.
+async fn head(
+    files: Arc<FileSystem>,
+    request: S3Request<HeadObjectInput>,
+) -> S3Result<S3Response<HeadObjectOutput>> {
+    files.head_object(request).await.map_err(|error| match error.code() {
+        S3ErrorCode::InternalError => s3_error!(NoSuchKey),
+        _ => error,
+    })
+}
+
+async fn list(
+    files: Arc<FileSystem>,
+    request: S3Request<ListObjectsV2Input>,
+) -> S3Result<S3Response<ListObjectsV2Output>> {
+    let bucket = request.input.bucket.clone();
+    let mut listed = files.list_objects_v2(request).await?;
+    for object in listed.output.contents.iter_mut().flatten() {
+        if let Some(key) = &object.key {
+            object.e_tag = e_tag(&files, &bucket, key).await;
+        }
+    }
+    Ok(listed)
+}
+
 /// The operations that an archive needs.
 macro_rules! pass_on {
     ($($operation:ident $input:ident $output:ident),*) => {
@@ -240,6 +298,22 @@ macro_rules! pass_on {
                 self.state.answer(false, async move { files.upload_part(request).await }).await
             }
 
+            async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+                self.state.happened.gets.fetch_add(1, Ordering::Relaxed);
+                self.state.answer(false, get(Arc::clone(&self.files), request)).await
+            }
+
+            async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+                self.state.answer(false, head(Arc::clone(&self.files), request)).await
+            }
+
+            async fn list_objects_v2(
+                &self,
+                request: S3Request<ListObjectsV2Input>,
+            ) -> S3Result<S3Response<ListObjectsV2Output>> {
+                self.state.answer(false, list(Arc::clone(&self.files), request)).await
+            }
+
             $(async fn $operation(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
                 let files = Arc::clone(&self.files);
                 self.state.answer(false, async move { files.$operation(request).await }).await
@@ -249,12 +323,9 @@ macro_rules! pass_on {
 }
 
 pass_on!(
-    get_object GetObjectInput GetObjectOutput,
-    head_object HeadObjectInput HeadObjectOutput,
     delete_object DeleteObjectInput DeleteObjectOutput,
     delete_objects DeleteObjectsInput DeleteObjectsOutput,
     copy_object CopyObjectInput CopyObjectOutput,
-    list_objects_v2 ListObjectsV2Input ListObjectsV2Output,
     create_multipart_upload CreateMultipartUploadInput CreateMultipartUploadOutput,
     complete_multipart_upload CompleteMultipartUploadInput CompleteMultipartUploadOutput,
     abort_multipart_upload AbortMultipartUploadInput AbortMultipartUploadOutput
