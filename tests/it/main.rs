@@ -9,6 +9,8 @@ mod archive;
 mod bad_input;
 mod bench;
 mod campaign;
+#[cfg(feature = "query")]
+mod cluster_query;
 mod compact;
 mod connections;
 mod copy;
