@@ -47,6 +47,7 @@ chaos: venv
 	  cargo test --release --test it -- --nocapture --test-threads=1 hosts:: cluster::
 	PIPELINE_CHAOS_TASKS=10000 PIPELINE_CHAOS_TASK_KILLS=50 PIPELINE_CHAOS_LATENCY=1 \
 	  cargo test --release --test it -- --nocapture --test-threads=1 tasks::campaign
+	PIPELINE_CLUSTER_KILLS=50 cargo test --release --test it -- --nocapture --test-threads=1 cluster_query
 	cargo test --release --test it -- --nocapture --ignored 2_gib
 	PIPELINE_FETCH_FILES=1000 PIPELINE_FETCH_KILLS=50 cargo test --release --test it -- --nocapture --test-threads=1 fetch
 

@@ -40,6 +40,8 @@ mod progress;
 mod prompt;
 #[cfg(feature = "query")]
 mod query;
+#[cfg(feature = "query")]
+mod query_worker;
 mod queue;
 mod read;
 mod rejects;
@@ -121,6 +123,8 @@ enum Command {
     Load(load::LoadCommand),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
+    #[cfg(feature = "query")]
+    QueryWorker(query_worker::QueryWorkerArgs),
     /// Look into the archive, or write the original files back
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
@@ -227,6 +231,8 @@ fn try_main() -> anyhow::Result<Exit> {
             Command::Load(command) => load::run(command, &global).await,
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, &global).await,
+            #[cfg(feature = "query")]
+            Command::QueryWorker(args) => query_worker::run(args).await,
             Command::Archive(command) => archive::run(command, &global).await,
             Command::Fetch(args) => fetch::run(args, &global).await,
             Command::Bench(args) => bench::run(args, &global).await,
@@ -276,8 +282,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return code;
     }
     #[cfg(feature = "query")]
-    if let Some(crate::query::QueryError::Lost(_)) = error.downcast_ref() {
-        return Exit::SERVICE;
+    if let Some(code) = query::exit_code(error) {
+        return code;
     }
     if error.is::<ConfigError>() || error.is::<LogTypeError>() || error.is::<CostError>() {
         return Exit::CONFIGURATION;

@@ -9,8 +9,11 @@ use clap::Args;
 
 use super::archive::unwrapped;
 use super::{DEFAULT_ARCHIVE, Exit, Global, UsageError, prompt};
-use crate::query::{OutputFormat, Places, Query, QueryError, ResultPrinter, Session};
+use crate::client::redacted;
+use crate::query::{Cluster, ClusterToken, OutputFormat, Places, Query, QueryError, ResultPrinter, Session};
 
+/// Holds the token itself, for where no file is to be had.
+const TOKEN_VARIABLE: &str = "PIPELINE_CLUSTER_TOKEN";
 /// Bytes of a result that are handed to standard output at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -39,6 +42,13 @@ pub(super) struct QueryArgs {
     /// SQL sent to Postgres, and the plan with what each step did (as text, or with --output json)
     #[arg(long)]
     explain: bool,
+    /// Have the statements run by these `pipeline query-worker`s: HOST:PORT, all addresses of a name, or @FILE with one
+    /// per line; several with `,` between them. A result is printed once it is complete
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    cluster: Vec<String>,
+    /// File with the token of the cluster [or the token itself in PIPELINE_CLUSTER_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print the time of each statement to standard error
     #[arg(long)]
     timing: bool,
@@ -65,6 +75,60 @@ impl QueryArgs {
     }
 }
 
+impl QueryArgs {
+    /// The workers, where there are to be some.
+    fn cluster(&self) -> anyhow::Result<Option<Cluster>> {
+        if self.cluster.is_empty() {
+            return Ok(None);
+        }
+        let is_database =
+            |from: &&String| from.starts_with("postgres://") || from.starts_with("postgresql://");
+        if let Some(database) = self.from.iter().find(is_database) {
+            let reason = "a cluster reads archives and raw logs; leave --cluster away, or read the archive \
+                          that `pipeline archive export` makes of it";
+            return Err(UsageError(format!("{}: {reason}", redacted(database))).into());
+        }
+        let mut names = Vec::new();
+        for name in self.cluster.iter().map(|name| name.trim()) {
+            match name.strip_prefix('@') {
+                Some(path) => {
+                    let text = std::fs::read_to_string(path)
+                        .map_err(|error| UsageError(format!("--cluster {name}: cannot be read: {error}")))?;
+                    let lines = text.lines().map(str::trim);
+                    names.extend(
+                        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned),
+                    );
+                }
+                None => names.push(name.to_owned()),
+            }
+        }
+        let cluster = Cluster::try_new(names, token(self.token_file.as_deref())?);
+        Ok(Some(cluster.map_err(|error| UsageError(format!("--cluster: {error}")))?))
+    }
+}
+
+/// The token of a cluster, from a file or from its variable.
+pub(super) fn token(file: Option<&Path>) -> anyhow::Result<Option<ClusterToken>> {
+    let text =
+        match file {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                UsageError(format!("{}: the token cannot be read: {error}", path.display()))
+            })?),
+            None => std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()),
+        };
+    Ok(text.map(|text| ClusterToken::try_new(&text)).transpose()?)
+}
+
+/// Of errors that only a query has.
+pub(super) fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    match error.downcast_ref()? {
+        QueryError::Lost(_) | QueryError::NoWorker(_) => Some(Exit::SERVICE),
+        QueryError::Worker(failure) if failure.is_lost => Some(Exit::SERVICE),
+        QueryError::Worker(_) | QueryError::Cluster(_) => Some(Exit::CONFIGURATION),
+        _ => None,
+    }
+}
+
 /// Runs the statements in order and prints each result. A reader that goes away ends it quietly.
 pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit> {
     let text = args.text()?;
@@ -72,8 +136,13 @@ pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit
         let reason = "--explain prints text or JSON; leave --output away, or give --output json";
         return Err(UsageError(reason.to_owned()).into());
     }
+    let cluster = args.cluster()?;
     let places = Places::open(&args.from, &args.schema, &global.log_types()?).await.map_err(raised)?;
-    let session = Session::new(places).map_err(raised)?;
+    let session = match cluster {
+        Some(cluster) => Session::over_cluster(places, cluster),
+        None => Session::new(places),
+    };
+    let session = session.map_err(raised)?;
     if args.output == OutputFormat::Parquet && io::stdout().is_terminal() {
         let reason = "--output parquet is not for a terminal; redirect it to a file with `> FILE`";
         return Err(UsageError(reason.to_owned()).into());

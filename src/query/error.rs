@@ -12,6 +12,8 @@ use crate::lake::LakeError;
 use crate::source::SourceError;
 use crate::warehouse::WarehouseError;
 
+use super::cluster::WorkerFailure;
+
 /// Why a query was refused or failed. One line; names the thing and, where there is one, the remedy.
 #[derive(Debug, Error)]
 pub enum QueryError {
@@ -39,6 +41,15 @@ pub enum QueryError {
     /// A place stopped answering while it was read.
     #[error("{0}")]
     Lost(String),
+    /// A worker was lost, or refuses.
+    #[error(transparent)]
+    Worker(#[from] WorkerFailure),
+    /// There is nobody to run the statement.
+    #[error("no worker of the cluster answers: {0}; start them with `pipeline query-worker`")]
+    NoWorker(String),
+    /// A cluster or a worker that cannot be as it was asked for.
+    #[error("{0}")]
+    Cluster(String),
     /// A result cannot be put in the form asked for.
     #[error("{0}")]
     Output(String),
@@ -46,6 +57,9 @@ pub enum QueryError {
 
 impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> Self {
+        if let Some(failure) = WorkerFailure::of(&error) {
+            return Self::Worker(failure);
+        }
         match lost(&error) {
             Some(lost) => Self::Lost(lost),
             None => Self::Sql(one_line(&error)),

@@ -23,8 +23,7 @@ pub(super) struct ExactTime {
 
 impl ExactTime {
     pub(super) fn new() -> Self {
-        let signature = Signature::any(1, Volatility::Immutable);
-        Self { function: Arc::new(ScalarUDF::new_from_impl(Same { signature })) }
+        Self { function: Arc::new(same()) }
     }
 
     fn guard(&self, expr: Expr) -> Result<Transformed<Expr>> {
@@ -77,6 +76,11 @@ impl OptimizerRule for ExactTime {
         let filter = Filter::try_new(predicate.data, filter.input)?;
         Ok(Transformed::new(LogicalPlan::Filter(filter), predicate.transformed, predicate.tnr))
     }
+}
+
+/// The function that the rule puts around a column.
+pub(super) fn same() -> ScalarUDF {
+    ScalarUDF::new_from_impl(Same { signature: Signature::any(1, Volatility::Immutable) })
 }
 
 /// Gives its argument.

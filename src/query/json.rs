@@ -23,9 +23,14 @@ pub(super) struct JsonPlanner {
 
 impl JsonPlanner {
     pub(super) fn new() -> Self {
-        let signature = Signature::string(2, Volatility::Immutable);
-        Self { text_of_key: ScalarUDF::new_from_impl(TextOfKey { signature }) }
+        Self { text_of_key: text_of_key_function() }
     }
+}
+
+/// What `->>` calls.
+pub(super) fn text_of_key_function() -> ScalarUDF {
+    let signature = Signature::string(2, Volatility::Immutable);
+    ScalarUDF::new_from_impl(TextOfKey { signature })
 }
 
 impl ExprPlanner for JsonPlanner {

@@ -23,6 +23,8 @@ pub struct LogsBranch {
     pub table: String,
     /// Columns of the table that the functions take, in this order.
     pub arguments: Vec<String>,
+    /// What the functions know, where they know nothing by themselves: their first argument.
+    pub(super) versions: Option<Expr>,
     /// Gives the line as it was.
     pub raw_line: Arc<ScalarUDF>,
     /// Gives the line's own text of its time.
@@ -65,7 +67,10 @@ pub(super) async fn plan(
 
 impl LogsBranch {
     async fn plan(&self, context: &SessionContext) -> Result<DataFrame, QueryError> {
-        let call = |function: &Arc<ScalarUDF>| function.call(self.arguments.iter().map(ident).collect());
+        let call = |function: &Arc<ScalarUDF>| {
+            let columns = self.arguments.iter().map(ident);
+            function.call(self.versions.iter().cloned().chain(columns).collect())
+        };
         // The old table's id was a counter. A chunk's id is a 64-bit hash, so that mixed with the line it
         // names a row as well, and the same row each time.
         let id: Expr = bitwise_xor(ident("chunk_id"), cast(ident("line"), DataType::Int64));

@@ -4,6 +4,7 @@
 //! stream, and what a query must hold (sorts, groups) is bounded and spills to the temporary folder; a line that lies
 //! in several places is read once (see `places`).
 //! Deliberately absent: tables over paths or URLs named in the SQL. Only registered tables can be read.
+mod cluster;
 mod counted;
 mod date_trunc;
 mod error;
@@ -25,6 +26,7 @@ mod table;
 mod tests;
 mod union;
 
+pub use cluster::{Cluster, ClusterToken, QueryWorker, WorkerFailure, WorkerOptions};
 pub use counted::CountedStore;
 pub use error::QueryError;
 pub use logs::LogsBranch;

@@ -54,6 +54,8 @@ pub struct Places {
     raw: Vec<String>,
     /// Types by the hash of their file.
     compiled: HashMap<String, Arc<LogType>>,
+    /// Whether plans go to other processes.
+    pub(super) is_of_cluster: bool,
     /// What the session's catalog holds now.
     registered: Vec<String>,
     pub(super) notes: Notes,
@@ -75,6 +77,7 @@ impl Places {
             databases: Vec::new(),
             raw: Vec::new(),
             compiled: HashMap::new(),
+            is_of_cluster: false,
             registered: Vec::new(),
             notes: Notes::default(),
         };
@@ -204,7 +207,11 @@ impl Places {
             context.register_table(sql_name.as_str(), UnionTable::of(&sql_name, parts)?)?;
             self.registered.push(sql_name);
         }
-        let branches: Vec<_> = versions.into_values().map(LogsBranch::new).collect();
+        let branch = |versions| match self.is_of_cluster {
+            true => LogsBranch::carried(&versions),
+            false => Ok(LogsBranch::new(versions)),
+        };
+        let branches = versions.into_values().map(branch).collect::<Result<Vec<_>, _>>()?;
         context.register_table("logs", logs::plan(context, &branches).await?)?;
         self.registered.push("logs".to_owned());
         Ok(())

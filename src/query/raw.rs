@@ -35,8 +35,10 @@ use crate::source::{self, Catalogue, CutOptions, Extent, FileReader, IdentifiedO
 
 mod content;
 mod needles;
+mod wire;
 
 pub(super) use content::{Content, RawFile};
+pub(super) use wire::{dealt, decoded, encoded, num_ranges};
 
 /// Bytes of a range: enough to make little of its start, and for all cores to end at about the same time.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -117,18 +119,22 @@ impl RawTable {
         notes: &Notes,
     ) -> Vec<(String, Arc<dyn TableProvider>)> {
         let table = |rows: Rows| {
-            let stored = match &rows {
-                Rows::Type(log_type) => plain(&log_type.table.schema),
-                Rows::Rejects => with_views(&ledger::reject_columns()),
-                Rows::Blanks => with_views(&ledger::blank_columns()),
-                Rows::Chunks => with_views(&ledger::columns()),
-            };
-            let (types, place, notes) = (types.clone(), place.to_owned(), notes.clone());
-            let table = Self { rows, types, place, files: Arc::clone(files), schema: stored, notes };
+            let table = Self::new(rows, place, files, types, notes);
             (table.name().to_owned(), Arc::new(table) as Arc<dyn TableProvider>)
         };
         let of_types = types.iter().map(|log_type| Rows::Type(Arc::clone(log_type)));
         of_types.chain([Rows::Rejects, Rows::Blanks, Rows::Chunks]).map(table).collect()
+    }
+
+    fn new(rows: Rows, place: &str, files: &Arc<Vec<RawFile>>, types: &LogTypes, notes: &Notes) -> Self {
+        let schema = match &rows {
+            Rows::Type(log_type) => plain(&log_type.table.schema),
+            Rows::Rejects => with_views(&ledger::reject_columns()),
+            Rows::Blanks => with_views(&ledger::blank_columns()),
+            Rows::Chunks => with_views(&ledger::columns()),
+        };
+        let (types, place, notes) = (types.clone(), place.to_owned(), notes.clone());
+        Self { rows, types, place, files: Arc::clone(files), schema, notes }
     }
 
     fn name(&self) -> &str {
@@ -218,11 +224,10 @@ impl TableProvider for RawTable {
             let texts: Vec<_> = texts.iter().map(|text| String::from_utf8_lossy(text)).collect();
             detail += &format!(", lines with=[{}]", texts.join(", "));
         }
-        let needles = texts.map(|texts| Needles::new(&texts));
         let part = |ranges| {
             let (table, wanted) = (self.clone(), Arc::clone(&wanted));
-            let (needles, counter) = (needles.clone(), Arc::clone(&counter));
-            Arc::new(RawPart { table, wanted, ranges, needles, counter }) as Arc<dyn Part>
+            let (texts, counter) = (texts.clone(), Arc::clone(&counter));
+            Arc::new(RawPart { table, wanted, ranges, texts, counter }) as Arc<dyn Part>
         };
         let parts = dealt.into_iter().map(part).collect();
         Ok(Arc::new(ScanExec::new("RawExec", detail, Arc::clone(&wanted), parts)))
@@ -235,8 +240,8 @@ struct RawPart {
     table: RawTable,
     wanted: SchemaRef,
     ranges: Vec<Range>,
-    /// What lines that matter hold.
-    needles: Option<Needles>,
+    /// Of which a line that matters holds one.
+    texts: Option<Vec<Vec<u8>>>,
     counter: Arc<Counter>,
 }
 
@@ -311,7 +316,7 @@ impl Chunks {
             decoder,
             rows: part.table.rows.clone(),
             wanted: Arc::clone(&part.wanted),
-            needles: part.needles.clone(),
+            needles: part.texts.as_deref().map(Needles::new),
             last_day: today + FUTURE_DAYS,
         }
     }

@@ -19,6 +19,10 @@ use super::error::external;
 use crate::log_type::LogType;
 use crate::log_type::render::Renderer;
 
+mod carried;
+
+pub(super) use carried::functions;
+
 /// The versions of one log type that an archive's rows were read with.
 #[derive(Debug)]
 pub struct TypeVersions {
@@ -35,29 +39,25 @@ impl LogsBranch {
     pub fn new(versions: TypeVersions) -> Self {
         let versions = Arc::new(versions);
         let newest = &versions.newest;
-        let columns = newest.columns.iter().map(|column| column.name.clone());
-        let system = ["chunk_id", "form", "raw", "extra"].map(str::to_owned);
-        let arguments: Vec<String> = columns.chain(system).collect();
-        let function = |output: Output| {
-            let signature = Signature::any(arguments.len(), Volatility::Immutable);
-            let name = format!("{}_of_{}", output.name(), newest.name());
-            Arc::new(ScalarUDF::new_from_impl(Render {
-                name,
-                output,
-                versions: Arc::clone(&versions),
-                arguments: arguments.clone(),
-                signature,
-            }))
-        };
+        let arguments = arguments(newest);
+        let function =
+            |output| Arc::new(ScalarUDF::new_from_impl(Render::new(output, &versions, &arguments)));
         Self {
             log_type: newest.name().to_owned(),
             table: newest.table.name.clone(),
+            versions: None,
             raw_line: function(Output::RawLine),
             timestamp: function(Output::Timestamp),
             parsed_data: function(Output::ParsedData),
             arguments,
         }
     }
+}
+
+/// The columns that a row is rendered from.
+fn arguments(log_type: &LogType) -> Vec<String> {
+    let columns = log_type.columns.iter().map(|column| column.name.clone());
+    columns.chain(["chunk_id", "form", "raw", "extra"].map(str::to_owned)).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,16 @@ impl ScalarUDFImpl for Render {
 }
 
 impl Render {
+    fn new(output: Output, versions: &Arc<TypeVersions>, arguments: &[String]) -> Self {
+        Self {
+            name: format!("{}_of_{}", output.name(), versions.newest.name()),
+            output,
+            versions: Arc::clone(versions),
+            arguments: arguments.to_vec(),
+            signature: Signature::any(arguments.len(), Volatility::Immutable),
+        }
+    }
+
     fn render(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         let renderer = |log_type| Renderer::try_new(log_type, batch).map_err(external);
         let newest = renderer(&self.versions.newest)?;

@@ -75,7 +75,7 @@ impl Notes {
         let notes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let counted = |(scan, counter): Noted| {
             let (bytes, requests) = counter.values();
-            Scan { bytes, requests, ..scan }
+            Scan { bytes: Some(bytes), requests: Some(requests), ..scan }
         };
         notes.into_iter().map(counted).collect()
     }
@@ -98,26 +98,34 @@ pub struct Scan {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<String>,
     /// Bytes that came.
-    pub bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Requests made: reads of a store, statements to a database.
-    pub requests: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
 }
 
 impl Scan {
     fn new(place: &str, table: &str) -> Self {
         let (place, table) = (place.to_owned(), table.to_owned());
-        Self { place, table, files_read: None, files: None, sql: Vec::new(), bytes: 0, requests: 0 }
+        Self { place, table, files_read: None, files: None, sql: Vec::new(), bytes: None, requests: None }
+    }
+
+    /// The same where other processes read: this one has counted nothing.
+    pub(super) fn read_elsewhere(self) -> Self {
+        Self { bytes: None, requests: None, ..self }
     }
 }
 
 impl fmt::Display for Scan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, table, bytes, requests, .. } = self;
-        write!(out, "{place} {table}: ")?;
+        let mut parts = Vec::new();
         if let (Some(read), Some(all)) = (self.files_read, self.files) {
-            write!(out, "{read} of {all} files, ")?;
+            parts.push(format!("{read} of {all} files"));
         }
-        write!(out, "{bytes} bytes, {requests} requests")?;
+        parts.extend(self.bytes.map(|bytes| format!("{bytes} bytes")));
+        parts.extend(self.requests.map(|requests| format!("{requests} requests")));
+        write!(out, "{} {}: {}", self.place, self.table, parts.join(", "))?;
         self.sql.iter().try_for_each(|sql| write!(out, "\n  {sql}"))
     }
 }

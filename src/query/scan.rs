@@ -1,6 +1,7 @@
 //! A leaf of a plan whose rows come from something that is not a file of the archive: Postgres, raw logs.
 //!
 //! Deliberately absent: what is read, and how. A [`Part`] gives one stream of it.
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Par
 use futures_util::StreamExt;
 
 /// One of the streams of a scan, which run at the same time.
-pub(super) trait Part: fmt::Debug + Send + Sync {
+pub(super) trait Part: Any + fmt::Debug + Send + Sync {
     /// Starts it. Each call starts it anew.
     fn open(&self) -> Result<SendableRecordBatchStream>;
 }
@@ -53,6 +54,16 @@ impl ScanExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
+    }
+
+    /// What the plan shows of it.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Its parts, if all are of one kind.
+    pub(super) fn parts<P: Part>(&self) -> Option<Vec<&P>> {
+        self.parts.iter().map(|part| (&**part as &dyn Any).downcast_ref()).collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The session: tables of the places it is over, the settings they are read with, and the gate that lets
 //! nothing but reading through.
 //!
-//! Invariant: all statements of a text are checked before the first one runs.
+//! Invariants: all statements of a text are checked before the first one runs; over a cluster a result is whole before
+//! its first row is handed on.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream};
 use datafusion::functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion::functions::unicode::planner::UnicodeFunctionPlanner;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -27,13 +29,14 @@ use futures_util::{StreamExt, stream};
 use object_store::ObjectStore;
 use tokio::sync::Mutex;
 
-use super::json::JsonPlanner;
+use super::cluster::{Cluster, Spool, distributed, panics_seen, stages};
+use super::json::{JsonPlanner, text_of_key_function};
 use super::output::{OutputFormat, ResultPrinter};
 use super::places::Places;
 use super::precount::Precount;
-use super::report::{Explained, Notes};
+use super::report::{Explained, Notes, Scan};
 use super::table::LakeTable;
-use super::{LogsBranch, QueryError, date_trunc, exact_time, ip, logs};
+use super::{LogsBranch, QueryError, date_trunc, exact_time, ip, logs, render};
 use crate::lake::TableSnapshot;
 
 /// What sorts, groups and joins may hold before they spill: the bound that `pipeline` keeps everywhere.
@@ -45,6 +48,7 @@ const SPLIT_BYTES: usize = 1 << 20;
 pub struct Session {
     context: SessionContext,
     places: Option<Mutex<Places>>,
+    cluster: Option<Cluster>,
 }
 
 /// One statement that only reads, ready to run.
@@ -67,7 +71,15 @@ pub struct FirstRows {
 impl Session {
     /// A session over `places`.
     pub fn new(places: Places) -> Result<Self, QueryError> {
-        Ok(Self { context: context()?, places: Some(Mutex::new(places)) })
+        Ok(Self { context: context(None)?, places: Some(Mutex::new(places)), cluster: None })
+    }
+
+    /// A session over `places` whose statements are run by the workers of `cluster`. Databases cannot be among the
+    /// places: their snapshots cannot be handed on.
+    pub fn over_cluster(mut places: Places, cluster: Cluster) -> Result<Self, QueryError> {
+        places.is_of_cluster = true;
+        let context = context(Some(&cluster))?;
+        Ok(Self { context, places: Some(Mutex::new(places)), cluster: Some(cluster) })
     }
 
     /// A session over `tables` as they are, whose file paths are relative to the root of `store`. A table is called
@@ -77,7 +89,7 @@ impl Session {
         tables: &[TableSnapshot],
         sql_names: &BTreeMap<String, String>,
     ) -> Result<Self, QueryError> {
-        let context = context()?;
+        let context = context(None)?;
         let store_url = ObjectStoreUrl::parse("archive://root")?;
         context.runtime_env().register_object_store(store_url.as_ref(), store);
         for snapshot in tables {
@@ -87,7 +99,7 @@ impl Session {
                 Arc::new(LakeTable::new(store, "", snapshot, &Notes::default()));
             context.register_table(TableReference::bare(name.as_str()), table)?;
         }
-        Ok(Self { context, places: None })
+        Ok(Self { context, places: None, cluster: None })
     }
 
     /// Adds the view `logs` over these log types.
@@ -110,10 +122,43 @@ impl Session {
         statements.into_iter().map(check).collect()
     }
 
-    /// Plans a statement and starts it.
+    /// Plans a statement and starts it; over a cluster, runs it to its end.
     pub async fn run(&self, query: &Query) -> Result<SendableRecordBatchStream, QueryError> {
+        if let Some(cluster) = &self.cluster {
+            return Ok(self.answer(cluster, query).await?.1.rows());
+        }
         let plan = self.plan(query).await?;
         Ok(execute_stream(plan, self.context.task_ctx())?)
+    }
+
+    /// Has a statement run by workers; a second time, by the others, if it lost one.
+    async fn answer(
+        &self,
+        cluster: &Cluster,
+        query: &Query,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Spool), QueryError> {
+        let mut without = Vec::new();
+        loop {
+            cluster.look(&without).await?;
+            match self.spooled(query).await {
+                Err(QueryError::Worker(failure)) if failure.is_lost && without.is_empty() => {
+                    tracing::warn!("{failure}; the statement is run again without it");
+                    without.push(failure.worker);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn spooled(&self, query: &Query) -> Result<(Arc<dyn ExecutionPlan>, Spool), QueryError> {
+        let panics_before = panics_seen();
+        let plan = self.plan(query).await?;
+        let rows = execute_stream(Arc::clone(&plan), self.context.task_ctx())?;
+        let spool = Spool::fill(rows, self.context.runtime_env()).await?;
+        match panics_seen() == panics_before {
+            true => Ok((plan, spool)),
+            false => Err(QueryError::Sql("a part of the query panicked, so that rows may lack".to_owned())),
+        }
     }
 
     /// Looks at the places, and plans a statement over what they hold now.
@@ -147,13 +192,22 @@ impl Session {
             Some(places) => places.lock().await.notes.clone(),
             None => Notes::default(),
         };
+        let micros = || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some(cluster) = &self.cluster {
+            let (plan, spool) = self.answer(cluster, query).await?;
+            let (elapsed_micros, rows) = (micros(), spool.num_rows);
+            let plan = stages(plan).await?.lines().map(str::to_owned).collect();
+            // what workers read, the plan says
+            let scans = notes.take().into_iter().map(Scan::read_elsewhere).collect();
+            return Ok(Explained { rows, elapsed_micros, scans, plan });
+        }
         let plan = self.plan(query).await?;
         let mut rows = 0;
         let mut stream = execute_stream(Arc::clone(&plan), self.context.task_ctx())?;
         while let Some(batch) = stream.next().await {
             rows += batch?.num_rows() as u64;
         }
-        let elapsed_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let elapsed_micros = micros();
         let text = DisplayableExecutionPlan::with_metrics(&*plan).indent(false).to_string();
         let plan = text.lines().map(str::to_owned).collect();
         Ok(Explained { rows, elapsed_micros, scans: notes.take(), plan })
@@ -206,26 +260,18 @@ impl Session {
 }
 
 /// DataFusion as every session has it.
-fn context() -> Result<SessionContext, QueryError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut config = SessionConfig::new()
-        .with_target_partitions(cores)
-        .with_information_schema(true)
-        .with_repartition_file_min_size(SPLIT_BYTES)
-        .with_default_catalog_and_schema("pipeline", "archive");
-    let options = config.options_mut();
-    options.execution.parquet.pushdown_filters = true;
-    options.execution.parquet.reorder_filters = true;
-    // Postgres' own precedences (`->>` before `=`): the team's queries come from there.
-    options.sql_parser.dialect = Dialect::PostgreSQL;
-    options.execution.time_zone = Some("UTC".to_owned());
+fn context(cluster: Option<&Cluster>) -> Result<SessionContext, QueryError> {
     let runtime =
         RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES))).build_arc()?;
-    let mut state = SessionStateBuilder::new_with_default_features()
-        .with_config(config)
-        .with_runtime_env(runtime)
-        .with_physical_optimizer_rule(Arc::new(Precount))
-        .build();
+    let builder = SessionStateBuilder::new_with_default_features()
+        .with_config(settings(SessionConfig::new()))
+        .with_runtime_env(runtime);
+    let builder = match cluster {
+        None => builder.with_physical_optimizer_rule(Arc::new(Precount)),
+        // what that rule makes does not travel
+        Some(cluster) => distributed(builder, cluster)?,
+    };
+    let mut state = builder.build();
     // EXTRACT(..), SUBSTRING(.. FROM ..) and POSITION(.. IN ..): their functions are built in, their
     // syntax hangs on features of the umbrella crate that would compile much more.
     state.register_expr_planner(Arc::new(DatetimeFunctionPlanner))?;
@@ -236,6 +282,30 @@ fn context() -> Result<SessionContext, QueryError> {
     context.register_udf(ip::ip_in());
     context.register_udf(date_trunc::date_trunc());
     Ok(context)
+}
+
+/// What a plan is made and run with, wherever that is.
+pub(super) fn settings(config: SessionConfig) -> SessionConfig {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut config = config
+        .with_target_partitions(cores)
+        .with_information_schema(true)
+        .with_repartition_file_min_size(SPLIT_BYTES)
+        .with_default_catalog_and_schema("pipeline", "archive");
+    let options = config.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    // Postgres' own precedences (`->>` before `=`): the team's queries come from there.
+    options.sql_parser.dialect = Dialect::PostgreSQL;
+    options.execution.time_zone = Some("UTC".to_owned());
+    config
+}
+
+/// Every function that a plan may name beside DataFusion's: those of SQL, those that planning puts in, and those of
+/// the view `logs`.
+pub(super) fn functions_of_worker() -> Vec<Arc<ScalarUDF>> {
+    let own = [ip::ip_in(), date_trunc::date_trunc(), text_of_key_function(), exact_time::same()];
+    own.into_iter().map(Arc::new).chain(render::functions()).collect()
 }
 
 fn is_reading(statement: &Statement) -> bool {

@@ -633,6 +633,7 @@ async fn the_view_logs_shows_each_row_once_with_its_file() {
         log_type: log_type.to_owned(),
         table: format!("{log_type}_logs"),
         arguments: arguments.map(str::to_owned).into(),
+        versions: None,
         raw_line: first("raw_line"),
         timestamp: first("timestamp"),
         parsed_data: first("parsed_data"),

@@ -24,7 +24,7 @@ pub use encoding::Encoding;
 pub use file::{Extent, FileReader, ReadAt, is_deleted, open, split};
 pub use identity::{Catalogue, FileFacts, IdentifiedFile, IdentifiedObject, Place, Stat};
 pub use input::{Input, Listing, list, list_some};
-pub use object::{Object, is_object_url};
+pub use object::{Buckets, Object, ObjectFacts, is_object_url};
 pub use shard::Shard;
 pub use stream::{Block, read_pipe, read_stdin};
 

@@ -4,6 +4,7 @@
 //! about 200 bytes per object, and a reader of one at most one block of it. What a store's client does is done on the
 //! runtime's threads; every function here blocks the caller's. Deliberately absent: retries, which are the client's, and
 //! following: an object never grows.
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path as FilePath;
@@ -15,6 +16,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use memchr::memchr;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -59,8 +61,7 @@ pub(super) fn list(location: &str, at_most: usize) -> Result<Vec<Object>, Source
     let rest = location.split_once("://").map_or("", |(_, rest)| rest);
     let root_len = location.len() - rest.len() + rest.find('/').unwrap_or(rest.len());
     let (root, path) = location.split_at(root_len);
-    let (store, _) = open_store(&format!("{root}/"))?;
-    let bucket = Arc::new(Bucket { store, url: root.to_owned(), runtime: Handle::current() });
+    let bucket = Arc::new(Bucket::open(root)?);
     let path = path.trim_start_matches('/').to_owned();
     let listing = Arc::clone(&bucket).list(path, at_most);
     let listed = bucket.wait(listing).map_err(|error| SourceError::io("list", location, error))?;
@@ -72,7 +73,54 @@ pub(super) fn list(location: &str, at_most: usize) -> Result<Vec<Object>, Source
     Ok(objects)
 }
 
+/// What another process has to know of an object, to read the same content of it with credentials of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ObjectFacts {
+    /// `s3://bucket`
+    bucket: String,
+    key: String,
+    size_bytes: u64,
+    modified_micros: i64,
+    e_tag: Option<String>,
+}
+
+impl ObjectFacts {
+    /// The object's name.
+    pub fn url(&self) -> String {
+        format!("{}/{}", self.bucket, self.key)
+    }
+}
+
+/// The buckets of objects that another process listed.
+#[derive(Debug, Default)]
+pub struct Buckets(HashMap<String, Arc<Bucket>>);
+
+impl Buckets {
+    /// The object of these facts; nothing is asked of its store. On a thread that belongs to a runtime.
+    pub fn object(&mut self, facts: ObjectFacts) -> Result<Object, SourceError> {
+        let key = Path::parse(&facts.key).map_err(|error| ClientError::BadUrl {
+            location: redacted(&facts.url()),
+            reason: error.to_string().to_lowercase(),
+        })?;
+        let ObjectFacts { bucket, size_bytes, modified_micros, e_tag, .. } = facts;
+        let bucket = match self.0.get(&bucket) {
+            Some(bucket) => Arc::clone(bucket),
+            None => {
+                let opened = Arc::new(Bucket::open(&bucket)?);
+                self.0.insert(bucket, Arc::clone(&opened));
+                opened
+            }
+        };
+        Ok(Object { bucket, key, size_bytes, modified_micros, e_tag })
+    }
+}
+
 impl Bucket {
+    fn open(url: &str) -> Result<Self, ClientError> {
+        let (store, _) = open_store(&format!("{url}/"))?;
+        Ok(Self { store, url: url.to_owned(), runtime: Handle::current() })
+    }
+
     async fn list(self: Arc<Self>, path: String, at_most: usize) -> Result<Vec<Object>, SourceError> {
         let location = format!("{}/{path}", self.url);
         let fixed = path.find(['*', '?', '[']).map_or(&*path, |at| &path[..at]);
@@ -123,6 +171,17 @@ impl Object {
             size_bytes: found.size,
             modified_micros: found.last_modified.timestamp_micros(),
             e_tag: found.e_tag,
+        }
+    }
+
+    /// What another process has to know of it.
+    pub fn facts(&self) -> ObjectFacts {
+        ObjectFacts {
+            bucket: self.bucket.url.clone(),
+            key: self.key.to_string(),
+            size_bytes: self.size_bytes,
+            modified_micros: self.modified_micros,
+            e_tag: self.e_tag.clone(),
         }
     }
 

@@ -11,6 +11,8 @@ mod bad_input;
 mod bench;
 mod campaign;
 mod cluster;
+#[cfg(feature = "query")]
+mod cluster_query;
 mod compact;
 mod connections;
 mod copy;

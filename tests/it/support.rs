@@ -304,6 +304,18 @@ impl Running {
         self.child.stdin.take().unwrap()
     }
 
+    /// What follows `start` in the first line of standard error that begins so.
+    pub(crate) fn announced(&mut self, start: &str) -> String {
+        loop {
+            let line = self.stderr.recv_timeout(DEADLINE);
+            let line = line.unwrap_or_else(|_| panic!("no line begins with {start:?}: {}", self.seen));
+            self.seen.push_str(&line);
+            if let Some(rest) = line.strip_prefix(start) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
     /// Whether it ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()

@@ -11,6 +11,7 @@ use super::NamedTable;
 use crate::lake::{Archive, Moment};
 use crate::ledger::{CHUNKS, LeftOut};
 use crate::query::QueryError;
+use crate::query::cluster::store_url;
 use crate::query::counted::CountedStore;
 use crate::query::report::{Counter, Notes};
 use crate::query::table::LakeTable;
@@ -64,8 +65,7 @@ fn register_store(
     archive: &Archive,
     table: &str,
 ) -> Result<(ObjectStoreUrl, Arc<Counter>), QueryError> {
-    let name = xxhash_rust::xxh3::xxh3_64(format!("{location} {table}").as_bytes());
-    let url = ObjectStoreUrl::parse(format!("archive://{name:016x}"))?;
+    let url = store_url(archive.url(), table)?;
     let counter = Arc::new(Counter::default());
     let store = CountedStore::new(Arc::clone(archive.store()), location, Arc::clone(&counter));
     context.runtime_env().register_object_store(url.as_ref(), Arc::new(store));
