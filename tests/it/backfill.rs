@@ -98,7 +98,7 @@ fn a_backfill_shared_by_readers_of_which_one_is_killed_is_complete_and_repeating
     let shipped = ["1/2", "2/2"].map(|shard| json(read(shard, &[]).wait())["chunks"].as_u64().unwrap());
     assert!(shipped[0] > 0 && shipped[1] == 0, "{shipped:?}");
     assert_eq!(site.committed_lines(), num_lines(&contents));
-    let gets = || server.happened().gets.load(Ordering::Relaxed);
+    let gets = || server.happened().gets_of_logs.load(Ordering::Relaxed);
     for shard in ["1/2", "2/2", "1/1"] {
         let again = json(read(shard, &[]).wait());
         assert_eq!((&again["chunks"], again["failures"].as_array().unwrap().len()), (&Value::from(0), 0));
@@ -111,9 +111,7 @@ fn a_backfill_shared_by_readers_of_which_one_is_killed_is_complete_and_repeating
     site.verify(&[&prefix]);
     let before = gets();
     assert_eq!(site.run(&[&prefix]).lines, 0);
-    let of_repeat = gets() - before;
-    site.run(&["/dev/null"]);
-    assert_eq!(gets() - before, 2 * of_repeat, "of the objects, none is asked for");
+    assert_eq!((before > 0, gets() - before), (true, 0), "none of the objects is asked for");
     let rows = num_lines(&contents) - 4;
     assert_eq!(site.number("SELECT count(*) FROM firewall_logs"), rows);
     assert_eq!(site.number("SELECT count(DISTINCT bytes_sent) FROM firewall_logs"), rows);

@@ -52,8 +52,8 @@ pub(crate) struct Happened {
     pub(crate) cut_before: AtomicU64,
     pub(crate) cut_after: AtomicU64,
     pub(crate) parts: AtomicU64,
-    /// Requests for bytes of objects.
-    pub(crate) gets: AtomicU64,
+    /// Requests for bytes of logs, not of an archive.
+    pub(crate) gets_of_logs: AtomicU64,
 }
 
 /// Gone when dropped.
@@ -299,7 +299,8 @@ macro_rules! pass_on {
             }
 
             async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-                self.state.happened.gets.fetch_add(1, Ordering::Relaxed);
+                let is_log = [".log", ".gz", ".zst"].iter().any(|end| request.input.key.ends_with(end));
+                self.state.happened.gets_of_logs.fetch_add(u64::from(is_log), Ordering::Relaxed);
                 self.state.answer(false, get(Arc::clone(&self.files), request)).await
             }
 
