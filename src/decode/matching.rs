@@ -12,6 +12,9 @@ use crate::log_type::program::{Node, Step, Stop};
 use crate::log_type::timestamp::{Parser, Timestamp};
 
 mod diagnosis;
+mod track;
+
+pub(super) use track::Track;
 
 /// Lines of a block: few enough that they, their places and their values' places stay in the second-level cache, and
 /// as many as a byte can count, which then needs no check as an index.
@@ -39,6 +42,17 @@ struct Taken {
     exact: bool,
 }
 
+/// What is known of a line that is taken, besides its values.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) variant: u16,
+    /// As in [`Taken`].
+    pub(super) exact: bool,
+    /// The event time and the form it was written in.
+    pub(super) micros: i64,
+    pub(super) time_form: u16,
+}
+
 /// How far a line has walked.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
@@ -52,13 +66,25 @@ const NOWHERE: Cursor = Cursor { at: 0, line: 0, exact: false };
 /// What was read as the event time at a place, which types share.
 #[derive(Debug, Clone, Copy)]
 struct TimeRead {
+    micros: i64,
     at: u32,
-    timestamp: Option<Timestamp>,
+    form: u16,
+    /// 0: there is none.
+    len_bytes: u16,
+}
+
+impl TimeRead {
+    fn of(at: u32, timestamp: Option<Timestamp>) -> Self {
+        match timestamp {
+            Some(Timestamp { micros, form, len_bytes }) => Self { micros, at, form, len_bytes: len_bytes as u16 },
+            None => Self { at, ..NOTHING_READ },
+        }
+    }
 }
 
 type ByLine<T> = Box<[T; BLOCK_LINES]>;
 
-const NOTHING_READ: TimeRead = TimeRead { at: u32::MAX, timestamp: None };
+const NOTHING_READ: TimeRead = TimeRead { micros: 0, at: u32::MAX, form: 0, len_bytes: 0 };
 
 /// Walks programs; holds what was found on the way, by line of the block.
 #[derive(Debug)]
@@ -201,11 +227,10 @@ impl Matcher {
                 let line = usize::from(cursor.line);
                 let read = &mut times[line];
                 if read.at != cursor.at {
-                    read.at = cursor.at;
                     let text = window.slice(cursor.at as usize, ends[line] as usize);
-                    read.timestamp = parser.parse(text, *reference_time);
+                    *read = TimeRead::of(cursor.at, parser.parse(text, *reference_time));
                 }
-                let len_bytes = read.timestamp.as_ref().map_or(0, |timestamp| timestamp.len_bytes as u32);
+                let len_bytes = u32::from(read.len_bytes);
                 (Cursor { at: cursor.at + len_bytes, ..cursor }, len_bytes > 0)
             }),
             Step::Capture { slot, word, stop } => {
@@ -258,11 +283,13 @@ impl Matcher {
         self.taken[usize::from(line)].is_some()
     }
 
-    /// Variant, event time, and whether all padding was single spaces, of a line that is taken.
-    pub(super) fn found(&self, line: u8) -> Option<(u16, Timestamp, bool)> {
+    /// What is known of a line that is taken, besides its values.
+    #[inline(always)]
+    pub(super) fn found(&self, line: u8) -> Option<Found> {
         let line = usize::from(line);
         let Taken { variant, exact } = self.taken[line]?;
-        Some((variant, self.times[line].timestamp?, exact))
+        let TimeRead { micros, form, .. } = self.times[line];
+        Some(Found { variant, exact, micros, time_form: form })
     }
 
     /// By line, where the values of this slot are.
@@ -274,7 +301,7 @@ impl Matcher {
     pub(super) fn take(&mut self, line: u8, variant: u16, timestamp: Timestamp, values: &[Span]) {
         let position = usize::from(line);
         self.taken[position] = Some(Taken { variant, exact: false });
-        self.times[position] = TimeRead { at: u32::MAX, timestamp: Some(timestamp) };
+        self.times[position] = TimeRead::of(u32::MAX, Some(timestamp));
         for (slot, span) in values.iter().enumerate() {
             self.spans[slot][position] = self.absolute(line, *span);
         }

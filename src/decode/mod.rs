@@ -44,9 +44,10 @@ pub struct Decoder {
     matcher: Matcher,
     /// Lines that are not matched yet.
     block: Vec<BlockLine>,
-    /// Of the block: lines that no type has taken, and those that the last one took.
+    /// Of the block: lines that no type has taken, those that the last one took, and those that it had to look at closely.
     left: Vec<u8>,
     taken: Vec<u8>,
+    walkers: Vec<u8>,
     /// The end of a chunk, copied to where it has padding behind it.
     tail: Vec<u8>,
 }
@@ -74,6 +75,7 @@ impl Decoder {
             block: Vec::with_capacity(BLOCK_LINES),
             left: Vec::new(),
             taken: Vec::new(),
+            walkers: Vec::new(),
             tail: Vec::new(),
         }
     }
@@ -249,7 +251,7 @@ impl Decoder {
 
     /// Makes rows and rejects of the lines that wait.
     fn match_block(&mut self, bytes: &[u8], lines: &mut Lines) {
-        let Self { types, matcher, block, left, taken, tail } = self;
+        let Self { types, matcher, block, left, taken, walkers, tail } = self;
         let (Some(first), Some(last)) = (block.first(), block.last()) else { return };
         let (start, end) = (first.text.0 as usize, last.text.1 as usize);
         let (window, base) = if end + PADDING <= bytes.len() {
@@ -264,7 +266,8 @@ impl Decoder {
         left.clear();
         left.extend((0..=u8::MAX).take(block.len()));
         for builder in types.iter_mut() {
-            matcher.walk(&builder.log_type.program, window, left);
+            matcher.follow(&builder.track, window, left, walkers);
+            matcher.walk(&builder.log_type.program, window, walkers);
             builder.match_pairs(left, window, matcher);
             matcher.part(left, taken);
             builder.push(taken, block, matcher);

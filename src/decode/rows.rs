@@ -14,7 +14,7 @@ use super::BlockLine;
 use super::column::{self, Outcome, Text};
 use super::dictionary::Dictionary;
 use super::key_value;
-use super::matching::{Matcher, Span};
+use super::matching::{Found, Matcher, Span, Track};
 use super::scan::Window;
 use crate::log_type::program::KEY_VALUE_VARIANT;
 use crate::log_type::template::Part;
@@ -25,6 +25,7 @@ use crate::model::RawChunk;
 #[derive(Debug)]
 pub(super) struct TypeRowsBuilder {
     pub(super) log_type: Arc<LogType>,
+    pub(super) track: Track,
     /// The columns of its table that are made, by position; `None`: all.
     wanted: Option<Vec<usize>>,
     /// Columns, then captures that are not declared.
@@ -96,6 +97,7 @@ impl TypeRowsBuilder {
             .collect();
         let dictionaries = log_type.columns.iter().map(|_| Dictionary::new()).collect();
         Self {
+            track: Track::of(&log_type),
             num_slots,
             unset,
             constants,
@@ -148,15 +150,15 @@ impl TypeRowsBuilder {
         }
         let first = self.rows.len();
         for &line in taken {
-            let Some((variant, timestamp, exact)) = matcher.found(line) else { continue };
+            let Some(Found { variant, exact, micros, time_form }) = matcher.found(line) else { continue };
             let at = &lines[usize::from(line)];
             self.rows.push(Row {
-                micros: timestamp.micros,
+                micros,
                 line: at.number,
                 start: at.whole.0,
                 end: at.whole.1,
-                form: form(variant, timestamp.form),
-                exact: exact && at.exact && timestamp.form != timestamp::OTHER,
+                form: form(variant, time_form),
+                exact: exact && at.exact && time_form != timestamp::OTHER,
             });
         }
         for (slot, column) in self.spans.iter_mut().enumerate() {

@@ -1,13 +1,57 @@
 //! Finds bytes and literals in a line, sixteen bytes at a time.
 //!
 //! A [`Window`] holds lines and at least [`PADDING`] bytes behind the last one, so that a load of sixteen bytes that
-//! starts inside a line never ends outside the window. What lies behind the line is never taken for a match. Log
+//! starts inside a line, or shortly behind it, never ends outside the window. What lies behind the line is never taken for a match. Log
 //! fields are short: a call into `memchr` costs more than these loops, and most fields end within the first sixteen
 //! bytes, so that how long a field is costs no mispredicted branch.
 use crate::log_type::program::Literal;
 
-/// Readable bytes behind the last line.
-pub(super) const PADDING: usize = 16;
+/// Readable bytes behind the last line: a literal of sixteen bytes may reach over it before it is known that it does,
+/// and two loads of sixteen behind that.
+pub(super) const PADDING: usize = 64;
+
+/// What is looked at at once.
+const LOAD: usize = 16;
+
+const LOAD_TWICE: usize = 2 * LOAD;
+
+/// Fixed bytes and one that is looked for behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Near {
+    literal: u128,
+    /// Sixteen times the stop.
+    stops: u128,
+    /// A bit for each byte of `literal` that counts.
+    mask: u32,
+    len_bytes: u8,
+    pub(super) stop: u8,
+}
+
+impl Near {
+    /// `literal` has at most sixteen bytes.
+    pub(super) fn new(literal: &[u8], stop: u8) -> Self {
+        let mut sixteen = [0; LOAD];
+        sixteen[..literal.len()].copy_from_slice(literal);
+        Self {
+            literal: u128::from_le_bytes(sixteen),
+            stops: u128::from(stop) * SPLAT,
+            mask: (1 << literal.len()) - 1,
+            len_bytes: literal.len() as u8,
+            stop,
+        }
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) has_literal: bool,
+    /// The place behind the literal, and the byte there.
+    pub(super) behind: usize,
+    pub(super) first: u8,
+    /// Which of the 32 bytes from there on are the stop: a bit each, the lowest for the first.
+    pub(super) stop: u32,
+}
 
 /// Bytes of lines. Positions are counted from its start; `end` is always that of the line.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +59,7 @@ pub(super) struct Window<'a> {
     bytes: &'a [u8],
     /// The last place where a load of sixteen bytes can start.
     last: usize,
+    last_look: usize,
 }
 
 impl<'a> Window<'a> {
@@ -24,7 +69,7 @@ impl<'a> Window<'a> {
     /// If they are fewer than that.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         assert!(bytes.len() >= PADDING, "a window has {PADDING} bytes behind its last line");
-        Self { bytes, last: bytes.len() - PADDING }
+        Self { bytes, last: bytes.len() - LOAD, last_look: bytes.len() - PADDING }
     }
 
     /// The bytes from `at` to `end`.
@@ -39,6 +84,35 @@ impl<'a> Window<'a> {
         // SAFETY: `last` and the fifteen bytes behind it are in `bytes`, see `new`.
         let sixteen = unsafe { self.bytes.as_ptr().add(at).cast::<[u8; 16]>().read() };
         u128::from_le_bytes(sixteen)
+    }
+
+    /// The byte at `at`.
+    #[inline(always)]
+    pub(super) fn byte(self, at: usize) -> u8 {
+        self.bytes[at]
+    }
+
+    /// What stands at `at` and behind; `None` where fewer than [`PADDING`] bytes follow, which is not in a line.
+    #[inline(always)]
+    pub(super) fn look(self, at: usize, near: &Near) -> Option<Look> {
+        if at > self.last_look {
+            return None;
+        }
+        let behind = at + usize::from(near.len_bytes) % LOAD_TWICE;
+        #[expect(unsafe_code, reason = "a check for each of the loads is what they cost twice over")]
+        // SAFETY: `behind` is less than 32 bytes behind `at`, and 64 are there.
+        let (literal, first_half, second_half, first) = unsafe {
+            let bytes = self.bytes.as_ptr();
+            let load = |at: usize| u128::from_le_bytes(bytes.add(at).cast::<[u8; LOAD]>().read());
+            (load(at), load(behind), load(behind + LOAD), *bytes.add(behind))
+        };
+        let stop = equal(first_half, near.stops) | equal(second_half, near.stops) << LOAD;
+        Some(Look { has_literal: !equal(literal, near.literal) & near.mask == 0, behind, first, stop })
+    }
+
+    /// First position of `byte` from `from` on, or one that is not before `end`.
+    pub(super) fn find_stop(self, byte: u8, from: usize, end: usize) -> usize {
+        self.find_byte(byte, from, end).unwrap_or(end.max(from))
     }
 
     /// First position of `byte` in `from..end`.
@@ -105,19 +179,23 @@ impl<'a> Window<'a> {
 /// Position of the first of sixteen bytes, little endian, that equals `byte`; at least 16 where none does.
 #[inline(always)]
 fn first_equal(sixteen: u128, byte: u8) -> usize {
-    equal(sixteen, byte).trailing_zeros() as usize
+    equal(sixteen, u128::from(byte) * SPLAT).trailing_zeros() as usize
 }
 
-/// Which of sixteen bytes, little endian, equal `byte`: a bit each, the lowest for the first.
+/// Sixteen times one.
+const SPLAT: u128 = u128::from_le_bytes([1; 16]);
+
+/// Which of sixteen bytes, little endian, equal those of `other`: a bit each, the lowest for the first.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn equal(sixteen: u128, byte: u8) -> u32 {
-    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
+fn equal(sixteen: u128, other: u128) -> u32 {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x};
     #[expect(unsafe_code, reason = "the compiler does not find these instructions by itself; half the time")]
     // SAFETY: they are SSE2, which every processor of this kind has.
     let equal = unsafe {
-        let bytes = _mm_set_epi64x((sixteen >> 64) as i64, sixteen as i64);
-        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8)))
+        let [sixteen, other] =
+            [sixteen, other].map(|bytes| _mm_set_epi64x((bytes >> 64) as i64, bytes as i64));
+        _mm_movemask_epi8(_mm_cmpeq_epi8(sixteen, other))
     };
     equal as u32
 }
@@ -128,9 +206,9 @@ use equal_by_bytes as equal;
 /// The same for any processor.
 #[cfg(any(not(target_arch = "x86_64"), test))]
 #[inline(always)]
-fn equal_by_bytes(sixteen: u128, byte: u8) -> u32 {
-    let bits = sixteen.to_le_bytes().map(|other| u32::from(other == byte));
-    (0..16).fold(0, |equal, position| equal | bits[position] << position)
+fn equal_by_bytes(sixteen: u128, other: u128) -> u32 {
+    let (sixteen, other) = (sixteen.to_le_bytes(), other.to_le_bytes());
+    (0..16).fold(0, |equal, position| equal | u32::from(sixteen[position] == other[position]) << position)
 }
 
 /// Positions of the newlines, ascending.
@@ -151,7 +229,7 @@ impl<'a> Newlines<'a> {
     fn look(block: &[u8; 64]) -> u64 {
         let (sixteens, _) = block.as_chunks::<16>();
         (0..4).fold(0, |found, quarter| {
-            let equal = equal(u128::from_le_bytes(sixteens[quarter]), b'\n');
+            let equal = equal(u128::from_le_bytes(sixteens[quarter]), u128::from(b'\n') * SPLAT);
             found | u64::from(equal) << (16 * quarter)
         })
     }
@@ -195,7 +273,9 @@ mod tests {
             let sixteen = u128::from_le_bytes(bytes.map(|random| [0, 1, byte, 0x80, 0xff][usize::from(random) % 5]));
             let expected = sixteen.to_le_bytes().iter().position(|other| *other == byte).unwrap_or(16);
             prop_assert_eq!(first_equal(sixteen, byte).min(16), expected);
-            prop_assert_eq!(equal(sixteen, byte), equal_by_bytes(sixteen, byte));
+            let other = u128::from(byte) * SPLAT;
+            prop_assert_eq!(equal(sixteen, other), equal_by_bytes(sixteen, other));
+            prop_assert_eq!(equal(sixteen, sixteen ^ 0xff00), equal_by_bytes(sixteen, sixteen ^ 0xff00));
         }
 
         #[test]

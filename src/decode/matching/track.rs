@@ -1,0 +1,154 @@
+//! The short way along a line: what most lines of a type look like, walked a line at a time with its place in a
+//! register.
+//!
+//! A track is made of stretches: fixed bytes, then a value up to the first of one byte. It takes a line only if the
+//! program would take it by the same variant with the same values (`plan` proves that when the type is loaded), and
+//! leaves every other one to the program: padding of several spaces, a user name with a space, an event time that is
+//! not at the start. Deliberately absent: going back.
+use super::{Matcher, Span, Taken, TimeRead};
+use crate::decode::scan::{Near, Window};
+use crate::log_type::LogType;
+
+mod plan;
+
+/// A byte that no line has.
+const NO_BYTE: u8 = b'\n';
+/// No stretch has this number but the first, which nothing leads to.
+const NONE: u16 = 0;
+
+/// Fixed bytes and what is behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stretch {
+    near: Near,
+    slot: u16,
+    /// Does not begin the value.
+    forbidden: u8,
+    behind: Behind,
+    variant: u16,
+    /// What else may stand here.
+    sibling: u16,
+}
+
+/// What stands behind a stretch's fixed bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// A value up to the stop.
+    Value,
+    /// More fixed bytes.
+    Literal,
+    /// A value up to the end of the line, without the stop in it.
+    Rest,
+    /// The end of the line.
+    End,
+}
+
+/// The stretches of a log type.
+#[derive(Debug)]
+pub(in crate::decode) struct Track {
+    /// As a tree: behind each stretch, where it goes on. Empty if there is no short way.
+    stretches: Vec<Stretch>,
+    /// By byte behind an event time that begins the line: whether any variant can take the line; `None` if not every
+    /// variant begins with its event time.
+    admits: Option<Box<[bool; 256]>>,
+}
+
+impl Track {
+    /// What can be proven of the variants of this type.
+    pub(in crate::decode) fn of(log_type: &LogType) -> Self {
+        plan::track(log_type)
+    }
+
+    /// The variant that takes the line behind its event time, if this is a way for it; `put` gets the values.
+    #[inline(always)]
+    fn follow(&self, window: Window<'_>, at: usize, end: usize, mut put: impl FnMut(u16, usize, usize)) -> Option<u16> {
+        let mut at = at;
+        let mut way = self.stretches.as_slice();
+        loop {
+            let stretch = way.first()?;
+            let look = window.look(at, &stretch.near)?;
+            let start = look.behind;
+            if !look.has_literal {
+                way = self.elder(stretch)?;
+                continue;
+            }
+            match stretch.behind {
+                Behind::Value => {
+                    at = match look.stop {
+                        0 => window.find_stop(stretch.near.stop, start, end),
+                        stop => start + stop.trailing_zeros() as usize,
+                    };
+                    if at >= end || look.first == stretch.forbidden {
+                        return None;
+                    }
+                    put(stretch.slot, start, at);
+                }
+                Behind::Literal => at = start,
+                Behind::End if start == end => return Some(stretch.variant),
+                // a longer way may begin with the same bytes
+                Behind::End => {
+                    way = self.elder(stretch)?;
+                    continue;
+                }
+                Behind::Rest => {
+                    let is_free = window.find_stop(stretch.near.stop, start, end) >= end;
+                    if start > end || look.first == stretch.forbidden || !is_free {
+                        return None;
+                    }
+                    put(stretch.slot, start, end);
+                    return Some(stretch.variant);
+                }
+            }
+            way = &way[1..];
+        }
+    }
+
+    #[inline(always)]
+    fn elder(&self, stretch: &Stretch) -> Option<&[Stretch]> {
+        match stretch.sibling {
+            NONE => None,
+            sibling => self.stretches.get(usize::from(sibling)..),
+        }
+    }
+}
+
+impl Matcher {
+    /// Looks which of these lines, which none took before, take the short way; `walkers` becomes those that have to walk
+    /// the program.
+    #[inline(never)]
+    pub(in crate::decode) fn follow(&mut self, track: &Track, window: Window<'_>, lines: &[u8], walkers: &mut Vec<u8>) {
+        walkers.clear();
+        let Some(admits) = &track.admits else {
+            walkers.extend_from_slice(lines);
+            return;
+        };
+        let Self { starts, ends, spans, taken, times, base, parser, reference_time, .. } = self;
+        walkers.resize(lines.len(), 0);
+        let mut num_walkers = 0;
+        for &line in lines {
+            let position = usize::from(line);
+            let (start, end) = (starts[position], ends[position] as usize);
+            let time = &mut times[position];
+            if time.at != start {
+                *time = TimeRead::of(start, parser.parse(window.slice(start as usize, end), *reference_time));
+            }
+            let at = start as usize + usize::from(time.len_bytes);
+            let next = if at < end { window.byte(at) } else { NO_BYTE };
+            if time.len_bytes == 0 || !admits[usize::from(next)] {
+                continue;
+            }
+            let put = |slot: u16, from: usize, to: usize| {
+                if let Some(spans) = spans.get_mut(usize::from(slot)) {
+                    spans[position] = Span { start: *base + from as u32, len_bytes: (to - from) as u32 };
+                }
+            };
+            match track.follow(window, at, end, put) {
+                Some(variant) => taken[position] = Some(Taken { variant, exact: true }),
+                None => {
+                    walkers[num_walkers] = line;
+                    num_walkers += 1;
+                }
+            }
+        }
+        walkers.truncate(num_walkers);
+    }
+}
