@@ -1,7 +1,6 @@
 //! Spans -> one Arrow column, by a loop chosen once per column and chunk.
 //!
 //! A value that the column's type cannot hold is NULL; its text goes to `extra` and its line to `raw`.
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -192,7 +191,6 @@ fn strings(
     outcome: &mut Outcome<'_>,
     mut make: impl FnMut(&[u8], &mut Vec<u8>) -> Option<bool>,
 ) -> ArrayRef {
-    dictionary.clear();
     let mut keys = vec![0; spans.len()];
     let mut nulls = Nulls::default();
     let mut data = Vec::new();
@@ -204,45 +202,51 @@ fn strings(
         }
         None => Entry::MISFIT,
     };
-    // few: looked up by place
-    let mut constants: Vec<(u32, Entry)> = Vec::new();
-    let mut fill = |rows: Range<usize>, looks_up: bool| {
-        let places = keys[rows.clone()].iter_mut().zip(&spans[rows.clone()]);
-        for (row, (key, &span)) in rows.zip(places) {
-            let entry = match span {
-                Span::NULL => {
-                    nulls.note(row);
-                    continue;
-                }
-                span if span.start & Span::CONSTANT != 0 => {
-                    let known = constants.iter().find(|(start, _)| *start == span.start);
-                    known.map(|(_, entry)| *entry).unwrap_or_else(|| {
-                        let entry = enter(text.of(span));
-                        constants.push((span.start, entry));
-                        entry
-                    })
-                }
-                span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
-                span => enter(text.of(span)),
-            };
-            *key = entry.exact_index();
-            if *key < 0 {
-                // a constant renders as what it is
-                let is_constant = span.start & Span::CONSTANT != 0;
-                let read = entry.get().map(|(index, exact)| (index, exact || is_constant));
-                *key = outcome.take(row, span, read).unwrap_or_else(|| {
-                    nulls.note(row);
-                    0
-                });
+    // by place; nothing else is a misfit and there
+    let mut constants = vec![None; text.constants.len() + 1];
+    let mut other = |dictionary: &mut Dictionary, row: usize, looks_up: bool| {
+        let span = spans[row];
+        let is_constant = span.start & Span::CONSTANT != 0;
+        let entry = match span {
+            Span::NULL => {
+                nulls.note(row);
+                return 0;
+            }
+            span if is_constant => {
+                let entry = &mut constants[(span.start & !Span::CONSTANT) as usize];
+                *entry.get_or_insert_with(|| enter(text.of(span)))
+            }
+            span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
+            span => enter(text.of(span)),
+        };
+        if entry.exact_index() >= 0 {
+            return entry.exact_index();
+        }
+        // a constant renders as what it is
+        let read = entry.get().map(|(index, exact)| (index, exact || is_constant));
+        outcome.take(row, span, read).unwrap_or_else(|| {
+            nulls.note(row);
+            0
+        })
+    };
+    let is_nowhere = spans.iter().all(|span| *span == Span::NULL);
+    if !is_nowhere {
+        dictionary.clear();
+        let trial_rows = TRIAL_ROWS.min(spans.len());
+        let (trial, rest) = keys.split_at_mut(trial_rows);
+        dictionary.keys(text.bytes, spans, trial, |dictionary, row| other(dictionary, row, true));
+        if dictionary.repeats(TRIAL_ROWS) {
+            let spans = &spans[trial_rows..];
+            dictionary.keys(text.bytes, spans, rest, |dictionary, row| other(dictionary, trial_rows + row, true));
+        } else {
+            for (row, key) in rest.iter_mut().enumerate() {
+                *key = other(dictionary, trial_rows + row, false);
             }
         }
-        dictionary.repeats(TRIAL_ROWS)
-    };
-    let trial_rows = TRIAL_ROWS.min(spans.len());
-    let repeats = fill(0..trial_rows, true);
-    fill(trial_rows..spans.len(), repeats);
+    }
+    let nulls = if is_nowhere { Some(NullBuffer::new_null(spans.len())) } else { nulls.finish(spans.len()) };
     let values = string_array(offsets, data);
-    let keys = Int32Array::new(keys.into(), nulls.finish(spans.len()));
+    let keys = Int32Array::new(keys.into(), nulls);
     let array = DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values));
     Arc::new(array.expect("keys are indices of the values entered"))
 }

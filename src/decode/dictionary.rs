@@ -4,6 +4,8 @@
 //! repeat, looking them up does not pay: a dictionary that grows by one value per row is as valid.
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::matching::Span;
+
 /// What a text means: an index into the dictionary's values, or NULL; and whether it renders back. One number, of
 /// which the usual case, an index of what renders back, is the index itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,9 @@ struct Slot {
 
 const FREE_SLOT: Slot = Slot { word: FREE, start: 0, len_bytes: 0, entry: Entry::MISFIT };
 
+/// Up to this size a table is mostly free.
+const ROOMY_SLOTS: usize = 4096;
+
 /// An open-addressing table, reused from chunk to chunk.
 #[derive(Debug)]
 pub(super) struct Dictionary {
@@ -62,6 +67,42 @@ impl Dictionary {
     /// Whether looking texts up pays, after so many were.
     pub(super) fn repeats(&self, num_rows: usize) -> bool {
         self.used * 2 < num_rows
+    }
+
+    /// The keys of what stands at `spans` of `bytes`. `other` gives those of rows whose text is not known by its
+    /// word, or does not render back, or is not of `bytes`.
+    #[inline(always)]
+    pub(super) fn keys(
+        &mut self,
+        bytes: &[u8],
+        spans: &[Span],
+        keys: &mut [i32],
+        mut other: impl FnMut(&mut Self, usize) -> i32,
+    ) {
+        for (row, (key, span)) in keys.iter_mut().zip(spans).enumerate() {
+            *key = match self.known(bytes, *span) {
+                Some(index) => index,
+                None => other(self, row),
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn known(&self, bytes: &[u8], span: Span) -> Option<i32> {
+        let (mask, tag) = (MASKS.get(span.len_bytes as usize)?, TAGS.get(span.len_bytes as usize)?);
+        let sixteen = bytes.get(span.start as usize..)?.first_chunk()?;
+        let word = u128::from_le_bytes(*sixteen) & mask | tag;
+        let mut position = hash(word) & (self.slots.len() - 1);
+        loop {
+            let slot = self.slots.get(position)?;
+            if slot.word == word {
+                return (slot.entry.exact_index() >= 0).then_some(slot.entry.exact_index());
+            }
+            if slot.word == FREE {
+                return None;
+            }
+            position = (position + 1) & (self.slots.len() - 1);
+        }
     }
 
     /// The entry of `bytes[start..][..len_bytes]`; `make` is asked once per distinct text.
@@ -94,7 +135,9 @@ impl Dictionary {
     fn enter(&mut self, position: usize, slot: Slot) {
         self.slots[position] = slot;
         self.used += 1;
-        if self.used * 2 <= self.slots.len() {
+        // few texts get a place to themselves: each that is found behind its place is a branch gone wrong
+        let num_places = self.used * if self.slots.len() < ROOMY_SLOTS { 8 } else { 2 };
+        if num_places <= self.slots.len() {
             return;
         }
         let larger = vec![FREE_SLOT; self.slots.len() * 2];
@@ -137,6 +180,17 @@ const MASKS: [u128; 16] = {
         len_bytes += 1;
     }
     masks
+};
+
+/// By number of bytes: the length, where a word has it.
+const TAGS: [u128; 16] = {
+    let mut tags = [0; 16];
+    let mut len_bytes = 0;
+    while len_bytes < 16 {
+        tags[len_bytes] = (len_bytes as u128) << LEN_SHIFT;
+        len_bytes += 1;
+    }
+    tags
 };
 
 /// The text itself and its length, if it has at most 15 bytes; its hash otherwise.
