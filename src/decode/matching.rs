@@ -8,6 +8,8 @@
 use std::mem;
 
 use super::scan::Window;
+#[cfg(target_arch = "x86_64")]
+use super::vectors::Avx2;
 use crate::log_type::program::{Node, Step, Stop};
 use crate::log_type::timestamp::{Parser, Timestamp};
 
@@ -40,17 +42,6 @@ struct Taken {
     variant: u16,
     /// Padding was single spaces, as a rendered line has it.
     exact: bool,
-}
-
-/// What is known of a line that is taken, besides its values.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) variant: u16,
-    /// As in [`Taken`].
-    pub(super) exact: bool,
-    /// The event time and the form it was written in.
-    pub(super) micros: i64,
-    pub(super) time_form: u16,
 }
 
 /// How far a line has walked.
@@ -93,7 +84,7 @@ pub(super) struct Matcher {
     starts: ByLine<u32>,
     ends: ByLine<u32>,
     /// By slot. Slots that the variant of a line does not capture hold leftovers.
-    spans: Vec<ByLine<Span>>,
+    spans: Vec<[Span; BLOCK_LINES]>,
     taken: ByLine<Option<Taken>>,
     times: ByLine<TimeRead>,
     /// Lines that have come to a branch, by how many branches there were before.
@@ -103,6 +94,9 @@ pub(super) struct Matcher {
     base: u32,
     parser: Parser,
     reference_time: i64,
+    /// If the processor has it.
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<Avx2>,
 }
 
 impl Matcher {
@@ -111,7 +105,7 @@ impl Matcher {
         Self {
             starts: Box::new([0; BLOCK_LINES]),
             ends: Box::new([0; BLOCK_LINES]),
-            spans: vec![Box::new([Span::NULL; BLOCK_LINES]); num_slots],
+            spans: vec![[Span::NULL; BLOCK_LINES]; num_slots],
             taken: Box::new([None; BLOCK_LINES]),
             times: Box::new([NOTHING_READ; BLOCK_LINES]),
             at_branch: Vec::new(),
@@ -119,7 +113,15 @@ impl Matcher {
             base: 0,
             parser: Parser::default(),
             reference_time: 0,
+            #[cfg(target_arch = "x86_64")]
+            avx2: Avx2::detect(),
         }
+    }
+
+    /// For tests: as on a processor that has nothing but the least.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(super) fn forgo_avx2(&mut self) {
+        self.avx2 = None;
     }
 
     /// Dates without a year are read relative to this time.
@@ -234,7 +236,7 @@ impl Matcher {
                 (Cursor { at: cursor.at + len_bytes, ..cursor }, len_bytes > 0)
             }),
             Step::Capture { slot, word, stop } => {
-                let spans = &mut *spans[usize::from(*slot)];
+                let spans = &mut spans[usize::from(*slot)];
                 let capture = Capture { window, base: *base, word: *word, ends, spans };
                 match stop {
                     Stop::Literal { literal, last: false } => capture.all(cursors, stepped, |at, end, _| {
@@ -283,13 +285,23 @@ impl Matcher {
         self.taken[usize::from(line)].is_some()
     }
 
-    /// What is known of a line that is taken, besides its values.
+    /// The variant that took a line.
     #[inline(always)]
-    pub(super) fn found(&self, line: u8) -> Option<Found> {
-        let line = usize::from(line);
-        let Taken { variant, exact } = self.taken[line]?;
-        let TimeRead { micros, form, .. } = self.times[line];
-        Some(Found { variant, exact, micros, time_form: form })
+    pub(super) fn variant(&self, line: u8) -> u16 {
+        self.taken[usize::from(line)].map_or(0, |taken| taken.variant)
+    }
+
+    /// Whether all padding of a line that is taken was single spaces.
+    #[inline(always)]
+    pub(super) fn is_exact(&self, line: u8) -> bool {
+        self.taken[usize::from(line)].is_some_and(|taken| taken.exact)
+    }
+
+    /// The event time of a line that is taken: microseconds and form.
+    #[inline(always)]
+    pub(super) fn time(&self, line: u8) -> (i64, u16) {
+        let TimeRead { micros, form, .. } = self.times[usize::from(line)];
+        (micros, form)
     }
 
     /// By line, where the values of this slot are.

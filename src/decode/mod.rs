@@ -30,6 +30,7 @@ mod needles;
 mod rows;
 mod scan;
 mod value;
+mod vectors;
 
 use key_value::KeyValueError;
 use matching::{BLOCK_LINES, Matcher};

@@ -4,39 +4,45 @@
 //! starts inside a line, or shortly behind it, never ends outside the window. What lies behind the line is never taken for a match. Log
 //! fields are short: a call into `memchr` costs more than these loops, and most fields end within the first sixteen
 //! bytes, so that how long a field is costs no mispredicted branch.
+use super::vectors::{SPLAT, Vectors, WIDTH, equal};
 use crate::log_type::program::Literal;
 
-/// Readable bytes behind the last line: a literal of sixteen bytes may reach over it before it is known that it does,
-/// and two loads of sixteen behind that.
+/// Readable bytes behind the last line: a literal may reach over its end before it is known that it does, and what is
+/// looked at behind that.
 pub(super) const PADDING: usize = 64;
 
 /// What is looked at at once.
 const LOAD: usize = 16;
 
-const LOAD_TWICE: usize = 2 * LOAD;
-
-/// Fixed bytes and one that is looked for behind them.
+/// Fixed bytes, what must not stand behind them, and what is looked for there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Near {
     literal: u128,
     /// Sixteen times the stop.
     stops: u128,
-    /// A bit for each byte of `literal` that counts.
-    mask: u32,
+    /// A bit for each byte of `literal` that matters, and for each that must be equal.
+    looked_at: u32,
+    expected: u32,
     len_bytes: u8,
     pub(super) stop: u8,
 }
 
 impl Near {
-    /// `literal` has at most sixteen bytes.
-    pub(super) fn new(literal: &[u8], stop: u8) -> Self {
+    /// So many fixed bytes fit.
+    pub(super) const MAX_BYTES: usize = LOAD - 1;
+
+    pub(super) fn new(literal: &[u8], forbidden: Option<u8>, stop: u8) -> Self {
+        let len_bytes = literal.len();
         let mut sixteen = [0; LOAD];
-        sixteen[..literal.len()].copy_from_slice(literal);
+        sixteen[..len_bytes].copy_from_slice(literal);
+        sixteen[len_bytes] = forbidden.unwrap_or(0);
+        let expected = (1 << len_bytes) - 1;
         Self {
             literal: u128::from_le_bytes(sixteen),
             stops: u128::from(stop) * SPLAT,
-            mask: (1 << literal.len()) - 1,
-            len_bytes: literal.len() as u8,
+            looked_at: expected | u32::from(forbidden.is_some()) << len_bytes,
+            expected,
+            len_bytes: len_bytes as u8,
             stop,
         }
     }
@@ -45,10 +51,10 @@ impl Near {
 /// What a look found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
-    pub(super) has_literal: bool,
-    /// The place behind the literal, and the byte there.
+    /// The fixed bytes stand here, and behind them nothing that must not.
+    pub(super) is_there: bool,
+    /// The place behind the fixed bytes.
     pub(super) behind: usize,
-    pub(super) first: u8,
     /// Which of the 32 bytes from there on are the stop: a bit each, the lowest for the first.
     pub(super) stop: u32,
 }
@@ -94,23 +100,24 @@ impl<'a> Window<'a> {
 
     /// What stands at `at` and behind; `None` where fewer than [`PADDING`] bytes follow, which is not in a line.
     #[inline(always)]
-    pub(super) fn look(self, at: usize, near: &Near) -> Option<Look> {
+    pub(super) fn look(self, vectors: impl Vectors, at: usize, near: &Near) -> Option<Look> {
         if at > self.last_look {
             return None;
         }
-        let behind = at + usize::from(near.len_bytes) % LOAD_TWICE;
+        let behind = at + usize::from(near.len_bytes) % WIDTH;
         #[expect(unsafe_code, reason = "a check for each of the loads is what they cost twice over")]
         // SAFETY: `behind` is less than 32 bytes behind `at`, and 64 are there.
-        let (literal, first_half, second_half, first) = unsafe {
+        let (literal, next) = unsafe {
             let bytes = self.bytes.as_ptr();
-            let load = |at: usize| u128::from_le_bytes(bytes.add(at).cast::<[u8; LOAD]>().read());
-            (load(at), load(behind), load(behind + LOAD), *bytes.add(behind))
+            (bytes.add(at).cast::<[u8; LOAD]>().read(), &*bytes.add(behind).cast::<[u8; WIDTH]>())
         };
-        let stop = equal(first_half, near.stops) | equal(second_half, near.stops) << LOAD;
-        Some(Look { has_literal: !equal(literal, near.literal) & near.mask == 0, behind, first, stop })
+        let is_equal = equal(u128::from_le_bytes(literal), near.literal);
+        Some(Look { is_there: is_equal & near.looked_at == near.expected, behind, stop: vectors.which(next, near.stops) })
     }
 
     /// First position of `byte` from `from` on, or one that is not before `end`.
+    #[cold]
+    #[inline(never)]
     pub(super) fn find_stop(self, byte: u8, from: usize, end: usize) -> usize {
         self.find_byte(byte, from, end).unwrap_or(end.max(from))
     }
@@ -182,35 +189,6 @@ fn first_equal(sixteen: u128, byte: u8) -> usize {
     equal(sixteen, u128::from(byte) * SPLAT).trailing_zeros() as usize
 }
 
-/// Sixteen times one.
-const SPLAT: u128 = u128::from_le_bytes([1; 16]);
-
-/// Which of sixteen bytes, little endian, equal those of `other`: a bit each, the lowest for the first.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn equal(sixteen: u128, other: u128) -> u32 {
-    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x};
-    #[expect(unsafe_code, reason = "the compiler does not find these instructions by itself; half the time")]
-    // SAFETY: they are SSE2, which every processor of this kind has.
-    let equal = unsafe {
-        let [sixteen, other] =
-            [sixteen, other].map(|bytes| _mm_set_epi64x((bytes >> 64) as i64, bytes as i64));
-        _mm_movemask_epi8(_mm_cmpeq_epi8(sixteen, other))
-    };
-    equal as u32
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-use equal_by_bytes as equal;
-
-/// The same for any processor.
-#[cfg(any(not(target_arch = "x86_64"), test))]
-#[inline(always)]
-fn equal_by_bytes(sixteen: u128, other: u128) -> u32 {
-    let (sixteen, other) = (sixteen.to_le_bytes(), other.to_le_bytes());
-    (0..16).fold(0, |equal, position| equal | u32::from(sixteen[position] == other[position]) << position)
-}
-
 /// Positions of the newlines, ascending.
 #[derive(Debug, Clone)]
 pub(super) struct Newlines<'a> {
@@ -267,17 +245,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #[test]
-        fn vectors_find_what_a_look_at_each_byte_finds(bytes: [u8; 16], byte in prop::sample::select(vec![0, 1, 0x7f, 0x80, 0xff])) {
-            // bytes that differ in few bits, so that some are equal
-            let sixteen = u128::from_le_bytes(bytes.map(|random| [0, 1, byte, 0x80, 0xff][usize::from(random) % 5]));
-            let expected = sixteen.to_le_bytes().iter().position(|other| *other == byte).unwrap_or(16);
-            prop_assert_eq!(first_equal(sixteen, byte).min(16), expected);
-            let other = u128::from(byte) * SPLAT;
-            prop_assert_eq!(equal(sixteen, other), equal_by_bytes(sixteen, other));
-            prop_assert_eq!(equal(sixteen, sixteen ^ 0xff00), equal_by_bytes(sixteen, sixteen ^ 0xff00));
-        }
-
         #[test]
         fn newlines_are_what_memchr_finds(text in "[a\n]{0,300}|[a-z]{0,200}\n{0,3}") {
             let found: Vec<_> = Newlines::new(text.as_bytes()).collect();

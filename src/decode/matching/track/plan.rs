@@ -15,7 +15,7 @@ struct Piece {
     /// Slot; what ends it, or what it has none of.
     value: Option<(u16, u8)>,
     /// Does not begin the value.
-    forbidden: u8,
+    forbidden: Option<u8>,
 }
 
 pub(super) fn track(log_type: &LogType) -> Track {
@@ -37,20 +37,18 @@ fn stretches_of(pieces: &[Piece], variant: u16) -> Vec<Stretch> {
             Some((slot, stop)) => (Behind::Value, slot, stop),
             None => (Behind::End, 0, NO_BYTE),
         };
-        let mut sixteens: Vec<&[u8]> = piece.text.chunks(16).collect();
+        let mut sixteens: Vec<&[u8]> = piece.text.chunks(Near::MAX_BYTES).collect();
         let last = sixteens.pop().unwrap_or_default();
         stretches.extend(sixteens.into_iter().map(|bytes| Stretch {
-            near: Near::new(bytes, NO_BYTE),
+            near: Near::new(bytes, None, NO_BYTE),
             slot: 0,
-            forbidden: NO_BYTE,
             behind: Behind::Literal,
             variant: 0,
             sibling: NONE,
         }));
         stretches.push(Stretch {
-            near: Near::new(last, stop),
+            near: Near::new(last, piece.forbidden, stop),
             slot,
-            forbidden: piece.forbidden,
             behind,
             variant: if is_last { variant } else { 0 },
             sibling: NONE,
@@ -161,13 +159,13 @@ fn pieces(log_type: &LogType, number: usize) -> Option<Vec<Piece>> {
                 if is_word && stop != b' ' {
                     return None;
                 }
-                let forbidden = if at > 0 && parts[at - 1] == Part::Spaces { b' ' } else { NO_BYTE };
+                let forbidden = (at > 0 && parts[at - 1] == Part::Spaces).then_some(b' ');
                 pieces.push(Piece { text: std::mem::take(&mut text), value: Some((slot as u16, stop)), forbidden });
             }
         }
     }
     if !matches!(parts.last(), Some(Part::Capture { .. })) {
-        pieces.push(Piece { text, value: None, forbidden: NO_BYTE });
+        pieces.push(Piece { text, value: None, forbidden: None });
     }
     for (from, literal) in lasts {
         forbid(&mut pieces[from..], literal)?;
@@ -191,10 +189,9 @@ fn forbid(pieces: &mut [Piece], literal: &[u8]) -> Option<()> {
             let Some(beginning) = literal.get(len_bytes) else { return None };
             // the value behind it must not begin as the literal goes on
             if piece.value.is_some() {
-                if piece.forbidden != NO_BYTE && piece.forbidden != *beginning {
+                if *piece.forbidden.get_or_insert(*beginning) != *beginning {
                     return None;
                 }
-                piece.forbidden = *beginning;
             }
         }
     }
