@@ -142,21 +142,24 @@ fn scalars<V: arrow::datatypes::ArrowNativeType>(
     outcome: &mut Outcome<'_>,
     mut read: impl FnMut(Span) -> Option<(V, bool)>,
 ) -> (ScalarBuffer<V>, Option<NullBuffer>) {
-    let mut values = vec![V::default(); spans.len()];
     let mut nulls = Nulls::default();
-    for (row, (place, span)) in values.iter_mut().zip(spans.iter().copied()).enumerate() {
-        let value = match span {
-            Span::NULL => None,
-            span => {
-                let read = read(span);
-                outcome.take(row, span, read)
-            }
-        };
-        match value {
-            Some(value) => *place = value,
-            None => nulls.note(row),
-        }
-    }
+    let values: Vec<V> = spans
+        .iter()
+        .enumerate()
+        .map(|(row, &span)| {
+            let value = match span {
+                Span::NULL => None,
+                span => {
+                    let read = read(span);
+                    outcome.take(row, span, read)
+                }
+            };
+            value.unwrap_or_else(|| {
+                nulls.note(row);
+                V::default()
+            })
+        })
+        .collect();
     (values.into(), nulls.finish(spans.len()))
 }
 
@@ -191,16 +194,25 @@ fn strings(
     outcome: &mut Outcome<'_>,
     mut make: impl FnMut(&[u8], &mut Vec<u8>) -> Option<bool>,
 ) -> ArrayRef {
-    let mut keys = vec![0; spans.len()];
+    let mut keys = Vec::with_capacity(spans.len());
     let mut nulls = Nulls::default();
     let mut data = Vec::new();
     let mut offsets = vec![0];
-    let mut enter = |bytes: &[u8]| match make(bytes, &mut data) {
-        Some(exact) => {
-            offsets.push(data.len() as i32);
-            Entry::new(offsets.len() - 2, exact)
+    let mut enter = |bytes: &[u8], is_exact: bool| {
+        let made = match is_exact {
+            true => {
+                data.extend_from_slice(bytes);
+                Some(true)
+            }
+            false => make(bytes, &mut data),
+        };
+        match made {
+            Some(exact) => {
+                offsets.push(data.len() as i32);
+                Entry::new(offsets.len() - 2, exact)
+            }
+            None => Entry::MISFIT,
         }
-        None => Entry::MISFIT,
     };
     // by place; nothing else is a misfit and there
     let mut constants = vec![None; text.constants.len() + 1];
@@ -214,10 +226,10 @@ fn strings(
             }
             span if is_constant => {
                 let entry = &mut constants[(span.start & !Span::CONSTANT) as usize];
-                *entry.get_or_insert_with(|| enter(text.of(span)))
+                *entry.get_or_insert_with(|| enter(text.of(span), false))
             }
             span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
-            span => enter(text.of(span)),
+            span => enter(text.of(span), false),
         };
         if entry.exact_index() >= 0 {
             return entry.exact_index();
@@ -230,18 +242,17 @@ fn strings(
         })
     };
     let is_nowhere = spans.iter().all(|span| *span == Span::NULL);
-    if !is_nowhere {
-        dictionary.clear();
+    if is_nowhere {
+        keys.resize(spans.len(), 0);
+    } else {
+        dictionary.begin();
         let trial_rows = TRIAL_ROWS.min(spans.len());
-        let (trial, rest) = keys.split_at_mut(trial_rows);
-        dictionary.keys(text.bytes, spans, trial, |dictionary, row| other(dictionary, row, true));
+        dictionary.keys(text.bytes, spans, 0..trial_rows, &mut keys, |dictionary, row| other(dictionary, row, true));
+        let rest = trial_rows..spans.len();
         if dictionary.repeats(TRIAL_ROWS) {
-            let spans = &spans[trial_rows..];
-            dictionary.keys(text.bytes, spans, rest, |dictionary, row| other(dictionary, trial_rows + row, true));
+            dictionary.keys(text.bytes, spans, rest, &mut keys, |dictionary, row| other(dictionary, row, true));
         } else {
-            for (row, key) in rest.iter_mut().enumerate() {
-                *key = other(dictionary, trial_rows + row, false);
-            }
+            keys.extend(rest.map(|row| other(dictionary, row, false)));
         }
     }
     let nulls = if is_nowhere { Some(NullBuffer::new_null(spans.len())) } else { nulls.finish(spans.len()) };

@@ -109,24 +109,23 @@ pub(super) fn address(text: &[u8], out: &mut Vec<u8>) -> Option<bool> {
 
 /// `a.b.c.d` without leading zeros.
 fn is_canonical_v4(text: &[u8]) -> bool {
-    let mut octets = 0;
-    for part in text.split(|byte| *byte == b'.') {
-        octets += 1;
-        let valid = match part {
-            [digit] => digit.is_ascii_digit(),
-            [first, rest @ ..] => {
-                *first != b'0'
-                    && rest.len() <= 2
-                    && part.iter().all(u8::is_ascii_digit)
-                    && part.iter().fold(0u32, |value, digit| value * 10 + u32::from(digit - b'0')) <= 255
+    // the octet so far, the number of its digits, and the octets before it
+    let (mut value, mut digits, mut octets) = (0u32, 0, 0);
+    for byte in text {
+        match byte {
+            b'.' if digits > 0 => (value, digits, octets) = (0, 0, octets + 1),
+            // no digit follows a leading zero
+            b'0'..=b'9' if digits == 0 || value > 0 => {
+                value = value * 10 + u32::from(byte - b'0');
+                digits += 1;
+                if value > 255 {
+                    return false;
+                }
             }
-            [] => false,
-        };
-        if !valid {
-            return false;
+            _ => return false,
         }
     }
-    octets == 4
+    octets == 3 && digits > 0
 }
 
 /// A point in time of a column that is not the event time: microseconds.

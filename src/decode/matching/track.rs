@@ -24,17 +24,18 @@ const NONE: u16 = 0;
 struct Stretch {
     near: Near,
     slot: u16,
+    /// What stands behind the fixed bytes: mostly a value up to the stop, told first and by a flag of its own,
+    is_value: bool,
+    /// or something else.
     behind: Behind,
     variant: u16,
     /// What else may stand here.
     sibling: u16,
 }
 
-/// What stands behind a stretch's fixed bytes.
+/// What stands behind a stretch's fixed bytes, if not a value up to the stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behind {
-    /// A value up to the stop.
-    Value,
     /// More fixed bytes.
     Literal,
     /// A value up to the end of the line, without the stop in it.
@@ -68,7 +69,7 @@ impl Track {
             let stretch = way.first()?;
             let look = window.look(vectors, at, &stretch.near)?;
             let start = look.behind;
-            if look.is_there && stretch.behind == Behind::Value {
+            if look.is_there && stretch.is_value {
                 at = match look.stop {
                     0 => window.find_stop(stretch.near.stop, start, end),
                     stop => start + stop.trailing_zeros() as usize,

@@ -34,7 +34,7 @@ fn stretches_of(pieces: &[Piece], variant: u16) -> Vec<Stretch> {
         let is_last = position + 1 == pieces.len();
         let (behind, slot, stop) = match piece.value {
             Some((slot, stop)) if is_last => (Behind::Rest, slot, stop),
-            Some((slot, stop)) => (Behind::Value, slot, stop),
+            Some((slot, stop)) => (Behind::Literal, slot, stop),
             None => (Behind::End, 0, NO_BYTE),
         };
         let mut sixteens: Vec<&[u8]> = piece.text.chunks(Near::MAX_BYTES).collect();
@@ -42,6 +42,7 @@ fn stretches_of(pieces: &[Piece], variant: u16) -> Vec<Stretch> {
         stretches.extend(sixteens.into_iter().map(|bytes| Stretch {
             near: Near::new(bytes, None, NO_BYTE),
             slot: 0,
+            is_value: false,
             behind: Behind::Literal,
             variant: 0,
             sibling: NONE,
@@ -49,6 +50,7 @@ fn stretches_of(pieces: &[Piece], variant: u16) -> Vec<Stretch> {
         stretches.push(Stretch {
             near: Near::new(last, piece.forbidden, stop),
             slot,
+            is_value: piece.value.is_some() && !is_last,
             behind,
             variant: if is_last { variant } else { 0 },
             sibling: NONE,
