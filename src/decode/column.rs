@@ -194,7 +194,7 @@ fn strings(
     outcome: &mut Outcome<'_>,
     mut make: impl FnMut(&[u8], &mut Vec<u8>) -> Option<bool>,
 ) -> ArrayRef {
-    let mut keys = Vec::with_capacity(spans.len());
+    let mut keys = vec![0; spans.len()];
     let mut nulls = Nulls::default();
     let mut data = Vec::new();
     let mut offsets = vec![0];
@@ -241,18 +241,25 @@ fn strings(
             0
         })
     };
-    let is_nowhere = spans.iter().all(|span| *span == Span::NULL);
-    if is_nowhere {
-        keys.resize(spans.len(), 0);
-    } else {
+    // NULL is none either
+    let is_of_constants = spans.iter().all(|span| span.start & Span::CONSTANT != 0);
+    let is_nowhere = is_of_constants && spans.iter().all(|span| *span == Span::NULL);
+    let mut num_trial = 0;
+    if !is_of_constants {
         dictionary.begin();
-        let trial_rows = TRIAL_ROWS.min(spans.len());
-        dictionary.keys(text.bytes, spans, 0..trial_rows, &mut keys, |dictionary, row| other(dictionary, row, true));
-        let rest = trial_rows..spans.len();
+        num_trial = TRIAL_ROWS.min(spans.len());
+        let (trial, rest) = keys.split_at_mut(num_trial);
+        dictionary.keys(text.bytes, spans, trial, |dictionary, row| other(dictionary, row, true));
         if dictionary.repeats(TRIAL_ROWS) {
-            dictionary.keys(text.bytes, spans, rest, &mut keys, |dictionary, row| other(dictionary, row, true));
-        } else {
-            keys.extend(rest.map(|row| other(dictionary, row, false)));
+            let spans = &spans[num_trial..];
+            dictionary
+                .keys(text.bytes, spans, rest, |dictionary, row| other(dictionary, num_trial + row, true));
+            num_trial = keys.len();
+        }
+    }
+    if !is_nowhere {
+        for (row, key) in keys.iter_mut().enumerate().skip(num_trial) {
+            *key = other(dictionary, row, false);
         }
     }
     let nulls = if is_nowhere { Some(NullBuffer::new_null(spans.len())) } else { nulls.finish(spans.len()) };

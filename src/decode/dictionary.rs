@@ -3,11 +3,10 @@
 //! A text of up to 15 bytes is its own hash key: one word, compared without touching the text. Texts are remembered
 //! from chunk to chunk, as most come again: such a one is entered anew without being read. Where texts hardly
 //! repeat, looking them up does not pay: a dictionary that grows by one value per row is as valid.
-use std::ops::Range;
-
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::matching::Span;
+use super::vectors::equal;
 
 /// What a text means: an index into the dictionary's values, or NULL; and whether it renders back. One number, of
 /// which the usual case, an index of what renders back, is the index itself.
@@ -96,42 +95,58 @@ impl Dictionary {
         self.distinct * 2 < num_rows
     }
 
-    /// Adds the keys of these rows to `keys`. `other` gives those of rows whose text has none yet, or does not render
-    /// back, or is not of `bytes`.
+    /// Writes the keys of what stands at `spans`. `other` gives those of rows whose text has none yet, or does not
+    /// render back, or is not of `bytes`.
     #[inline(always)]
     pub(super) fn keys(
         &mut self,
         bytes: &[u8],
         spans: &[Span],
-        rows: Range<usize>,
-        keys: &mut Vec<i32>,
+        keys: &mut [i32],
         mut other: impl FnMut(&mut Self, usize) -> i32,
     ) {
-        let first = rows.start;
-        keys.extend(spans[rows].iter().enumerate().map(|(row, span)| match self.known(bytes, *span) {
-            Some(index) => index,
-            None => other(self, first + row),
-        }));
+        let mut row = 0;
+        loop {
+            row += self.known_keys(bytes, &spans[row..], &mut keys[row..]);
+            match keys.get_mut(row) {
+                Some(key) => *key = other(self, row),
+                None => return,
+            }
+            row += 1;
+        }
+    }
+
+    /// Writes keys up to the first row that has none which is known; gives its number.
+    #[inline(always)]
+    fn known_keys(&self, bytes: &[u8], spans: &[Span], keys: &mut [i32]) -> usize {
+        let slots = self.slots.as_slice();
+        for (row, (key, span)) in keys.iter_mut().zip(spans).enumerate() {
+            match self.known(slots, bytes, *span) {
+                Some(index) => *key = index,
+                None => return row,
+            }
+        }
+        keys.len().min(spans.len())
     }
 
     #[inline(always)]
-    fn known(&self, bytes: &[u8], span: Span) -> Option<i32> {
+    fn known(&self, slots: &[Slot], bytes: &[u8], span: Span) -> Option<i32> {
         let (start, len_bytes) = (span.start as usize, span.len_bytes as usize);
-        let Some((mask, tag)) = MASKS.get(len_bytes).zip(TAGS.get(len_bytes)) else {
+        let Some((mask, tag)) = SHORT.get(len_bytes) else {
             return self.known_long(bytes, start, len_bytes);
         };
         let sixteen = bytes.get(start..)?.first_chunk()?;
         let word = u128::from_le_bytes(*sixteen) & mask | tag;
-        let mut position = hash(word) & (self.slots.len() - 1);
+        let mut position = hash(word) & (slots.len() - 1);
         loop {
-            let slot = self.slots.get(position)?;
-            if slot.word == word {
+            let slot = slots.get(position)?;
+            if equal(slot.word, word) == 0xffff {
                 return (slot.entry.exact_index() >= 0).then_some(slot.entry.exact_index());
             }
             if slot.word == FREE {
                 return None;
             }
-            position = (position + 1) & (self.slots.len() - 1);
+            position = (position + 1) & (slots.len() - 1);
         }
     }
 
@@ -219,26 +234,15 @@ const LEN_SHIFT: u32 = 120;
 const FREE: u128 = 0xfe << LEN_SHIFT;
 const LONG: u128 = 0xff << LEN_SHIFT;
 
-/// By number of bytes: which bits of a word they are.
-const MASKS: [u128; 16] = {
-    let mut masks = [0; 16];
+/// By number of bytes: which bits of a word they are, and the length, where a word has it.
+const SHORT: [(u128, u128); 16] = {
+    let mut short = [(0, 0); 16];
     let mut len_bytes = 1;
     while len_bytes < 16 {
-        masks[len_bytes] = u128::MAX >> (128 - 8 * len_bytes);
+        short[len_bytes] = (u128::MAX >> (128 - 8 * len_bytes), (len_bytes as u128) << LEN_SHIFT);
         len_bytes += 1;
     }
-    masks
-};
-
-/// By number of bytes: the length, where a word has it.
-const TAGS: [u128; 16] = {
-    let mut tags = [0; 16];
-    let mut len_bytes = 0;
-    while len_bytes < 16 {
-        tags[len_bytes] = (len_bytes as u128) << LEN_SHIFT;
-        len_bytes += 1;
-    }
-    tags
+    short
 };
 
 /// The text itself and its length, if it has at most 15 bytes; its hash otherwise.

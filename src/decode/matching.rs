@@ -67,7 +67,9 @@ struct TimeRead {
 impl TimeRead {
     fn of(at: u32, timestamp: Option<Timestamp>) -> Self {
         match timestamp {
-            Some(Timestamp { micros, form, len_bytes }) => Self { micros, at, form, len_bytes: len_bytes as u16 },
+            Some(Timestamp { micros, form, len_bytes }) => {
+                Self { micros, at, form, len_bytes: len_bytes as u16 }
+            }
             None => Self { at, ..NOTHING_READ },
         }
     }

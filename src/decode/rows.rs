@@ -204,8 +204,10 @@ impl TypeRowsBuilder {
 
     /// First and last event time.
     pub(super) fn time_range(&self) -> Option<(i64, i64)> {
-        let times = self.micros.iter().copied();
-        times.clone().min().zip(times.max())
+        let first = *self.micros.first()?;
+        let widen =
+            |(earliest, latest): (i64, i64), micros: &i64| (earliest.min(*micros), latest.max(*micros));
+        Some(self.micros.iter().fold((first, first), widen))
     }
 
     /// The rows as a batch; the builder is empty afterwards.

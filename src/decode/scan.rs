@@ -112,7 +112,11 @@ impl<'a> Window<'a> {
             (bytes.add(at).cast::<[u8; LOAD]>().read(), &*bytes.add(behind).cast::<[u8; WIDTH]>())
         };
         let is_equal = equal(u128::from_le_bytes(literal), near.literal);
-        Some(Look { is_there: is_equal & near.looked_at == near.expected, behind, stop: vectors.which(next, near.stops) })
+        Some(Look {
+            is_there: is_equal & near.looked_at == near.expected,
+            behind,
+            stop: vectors.which(next, near.stops),
+        })
     }
 
     /// First position of `byte` from `from` on, or one that is not before `end`.

@@ -29,7 +29,8 @@ pub(super) fn integer(
 #[inline(always)]
 fn short_digits(bytes: &[u8], start: usize, len_bytes: usize) -> Option<u64> {
     let (is_number, smallest) = *SHORT.get(len_bytes)?;
-    let before = bytes.get((start + len_bytes).checked_sub(8)?..)?.first_chunk()?;
+    // far behind the end where there are fewer bytes before it
+    let before = bytes.get((start + len_bytes).wrapping_sub(8)..)?.first_chunk()?;
     let digits = (u64::from_le_bytes(*before) ^ 0x3030_3030_3030_3030) & is_number;
     // one above 9 carries into the high bit, or has it
     if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {

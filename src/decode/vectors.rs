@@ -49,7 +49,8 @@ impl Vectors for Avx2 {
     #[inline(always)]
     fn which(self, bytes: &[u8; WIDTH], sixteen: u128) -> u32 {
         use std::arch::x86_64::{
-            _mm_set_epi64x, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8,
+            _mm_set_epi64x, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256,
+            _mm256_movemask_epi8,
         };
         #[expect(unsafe_code, reason = "the compiler does not find these instructions by itself")]
         // SAFETY: the processor has AVX2, or there were no `self`; the load is of 32 bytes and needs no alignment.

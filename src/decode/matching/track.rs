@@ -5,7 +5,7 @@
 //! program would take it by the same variant with the same values (`plan` proves that when the type is loaded), and
 //! leaves every other one to the program: padding of several spaces, a user name with a space, an event time that is
 //! not at the start. Deliberately absent: going back.
-use super::{BLOCK_LINES, Matcher, Span, Taken, TimeRead};
+use super::{BLOCK_LINES, Cursor, Matcher, NOWHERE, Span, Taken, TimeRead};
 use crate::decode::scan::{Near, Window};
 #[cfg(target_arch = "x86_64")]
 use crate::decode::vectors::Avx2;
@@ -31,6 +31,19 @@ struct Stretch {
     variant: u16,
     /// What else may stand here.
     sibling: u16,
+    /// The fixed bytes are those of every variant of the type, but that their first may stand for several spaces.
+    is_decisive: bool,
+}
+
+/// What a track says of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// This variant takes it.
+    Taken(u16),
+    /// No variant takes it.
+    Refused,
+    /// The program has to be asked.
+    Unknown,
 }
 
 /// What stands behind a stretch's fixed bytes, if not a value up to the stop.
@@ -60,14 +73,21 @@ impl Track {
         plan::track(log_type)
     }
 
-    /// The variant that takes the line behind its event time, if this is a way for it.
+    /// What becomes of a line with an event time in front of `at`.
     #[inline(always)]
-    fn follow(&self, vectors: impl Vectors, window: Window<'_>, at: usize, end: usize, places: &mut Places<'_>) -> Option<u16> {
+    fn follow(
+        &self,
+        vectors: impl Vectors,
+        window: Window<'_>,
+        at: usize,
+        end: usize,
+        places: &mut Places<'_>,
+    ) -> Verdict {
         let mut at = at;
         let mut way = self.stretches.as_slice();
-        loop {
-            let stretch = way.first()?;
-            let look = window.look(vectors, at, &stretch.near)?;
+        while let Some((stretch, behind)) = way.split_first()
+            && let Some(look) = window.look(vectors, at, &stretch.near)
+        {
             let start = look.behind;
             if look.is_there && stretch.is_value {
                 at = match look.stop {
@@ -75,27 +95,31 @@ impl Track {
                     stop => start + stop.trailing_zeros() as usize,
                 };
                 if at >= end {
-                    return None;
+                    break;
                 }
                 places.put(stretch.slot, start, at);
-                way = &way[1..];
+                way = behind;
             } else if look.is_there && stretch.behind == Behind::Rest {
                 let is_free = window.find_stop(stretch.near.stop, start, end) >= end;
                 if start > end || !is_free {
-                    return None;
+                    break;
                 }
                 places.put(stretch.slot, start, end);
-                return Some(stretch.variant);
+                return Verdict::Taken(stretch.variant);
             } else if look.is_there && stretch.behind == Behind::Literal {
                 at = start;
-                way = &way[1..];
+                way = behind;
             } else if look.is_there && start == end {
-                return Some(stretch.variant);
+                return Verdict::Taken(stretch.variant);
+            } else if let Some(elder) = self.elder(stretch) {
+                // also where the fixed bytes stand: a longer way may begin with them
+                way = elder;
             } else {
-                // a longer way may begin with the same bytes
-                way = self.elder(stretch)?;
+                let is_refused = stretch.is_decisive && at + 1 < end && window.byte(at + 1) != b' ';
+                return if is_refused { Verdict::Refused } else { Verdict::Unknown };
             }
         }
+        Verdict::Unknown
     }
 
     #[inline(always)]
@@ -127,7 +151,13 @@ impl Places<'_> {
 impl Matcher {
     /// Looks which of these lines, which none took before, take the short way; `walkers` becomes those that have to walk
     /// the program.
-    pub(in crate::decode) fn follow(&mut self, track: &Track, window: Window<'_>, lines: &[u8], walkers: &mut Vec<u8>) {
+    pub(in crate::decode) fn follow(
+        &mut self,
+        track: &Track,
+        window: Window<'_>,
+        lines: &[u8],
+        walkers: &mut Vec<u8>,
+    ) {
         #[cfg(target_arch = "x86_64")]
         if let Some(avx2) = self.avx2 {
             #[expect(unsafe_code, reason = "compiled with instructions that not every processor has")]
@@ -164,30 +194,35 @@ impl Matcher {
             walkers.extend_from_slice(lines);
             return;
         };
-        let Self { starts, ends, spans, taken, times, base, parser, reference_time, .. } = self;
+        let Self { starts, ends, spans, taken, times, spare, base, parser, reference_time, .. } = self;
+        let (starts, ends, times, taken) = (&**starts, &**ends, &mut **times, &mut **taken);
         let (spans, base, reference_time) = (spans.as_mut_slice(), *base, *reference_time);
-        walkers.resize(lines.len(), 0);
-        let mut num_walkers = 0;
+        // no branch on what stands behind the time: as in `filter_map`
+        spare.resize(lines.len(), NOWHERE);
+        let mut num_cursors = 0;
         for &line in lines {
             let position = usize::from(line);
-            let (start, end) = (starts[position], ends[position] as usize);
+            let (start, end) = (starts[position], ends[position]);
             let time = &mut times[position];
             if time.at != start {
-                *time = TimeRead::of(start, parser.parse(window.slice(start as usize, end), reference_time));
+                let text = window.slice(start as usize, end as usize);
+                *time = TimeRead::of(start, parser.parse(text, reference_time));
             }
-            let at = start as usize + usize::from(time.len_bytes);
-            let next = if at < end { window.byte(at) } else { NO_BYTE };
-            if time.len_bytes == 0 || !admits[usize::from(next)] {
-                continue;
+            let at = start + u32::from(time.len_bytes);
+            let next = if at < end { window.byte(at as usize) } else { NO_BYTE };
+            if let Some(cursor) = spare.get_mut(num_cursors) {
+                *cursor = Cursor { at, line, exact: true };
             }
-            match track.follow(vectors, window, at, end, &mut Places { spans, line, base }) {
-                Some(variant) => taken[position] = Some(Taken { variant, exact: true }),
-                None => {
-                    walkers[num_walkers] = line;
-                    num_walkers += 1;
-                }
+            num_cursors += usize::from((time.len_bytes > 0) & admits[usize::from(next)]);
+        }
+        for Cursor { at, line, .. } in &spare[..num_cursors] {
+            let end = ends[usize::from(*line)] as usize;
+            let mut places = Places { spans, line: *line, base };
+            match track.follow(vectors, window, *at as usize, end, &mut places) {
+                Verdict::Taken(variant) => taken[usize::from(*line)] = Some(Taken { variant, exact: true }),
+                Verdict::Refused => {}
+                Verdict::Unknown => walkers.push(*line),
             }
         }
-        walkers.truncate(num_walkers);
     }
 }

@@ -16,6 +16,7 @@ struct Piece {
     value: Option<(u16, u8)>,
     /// Does not begin the value.
     forbidden: Option<u8>,
+    is_decisive: bool,
 }
 
 pub(super) fn track(log_type: &LogType) -> Track {
@@ -46,6 +47,7 @@ fn stretches_of(pieces: &[Piece], variant: u16) -> Vec<Stretch> {
             behind: Behind::Literal,
             variant: 0,
             sibling: NONE,
+            is_decisive: false,
         }));
         stretches.push(Stretch {
             near: Near::new(last, piece.forbidden, stop),
@@ -54,6 +56,7 @@ fn stretches_of(pieces: &[Piece], variant: u16) -> Vec<Stretch> {
             behind,
             variant: if is_last { variant } else { 0 },
             sibling: NONE,
+            is_decisive: piece.is_decisive && piece.text.len() <= Near::MAX_BYTES,
         });
     }
     stretches
@@ -113,7 +116,8 @@ fn way(log_type: &LogType, number: usize) -> Option<Vec<Piece>> {
     let is_first = log_type.variants[..number].iter().all(|earlier| {
         let shared = shared(&earlier.parts, parts);
         is_elsewhere(&earlier.parts[shared..], &parts[shared..])
-            || rest_of(&pieces, &parts[..shared]).is_some_and(|rest| lacks_a_literal(&earlier.parts[shared..], rest))
+            || rest_of(&pieces, &parts[..shared])
+                .is_some_and(|rest| lacks_a_literal(&earlier.parts[shared..], rest))
     });
     is_first.then_some(pieces)
 }
@@ -124,8 +128,12 @@ fn pieces(log_type: &LogType, number: usize) -> Option<Vec<Piece>> {
     if !is_time(log_type, first) || parts.iter().any(|part| is_time(log_type, part)) {
         return None;
     }
+    let all = &log_type.variants[number].parts;
+    let num_common = log_type.variants.iter().map(|other| shared(&other.parts, all)).min()?;
     let mut pieces = Vec::new();
     let mut text = Vec::new();
+    // part that the text begins with
+    let mut first = 1;
     // (number of the piece, what must not follow again)
     let mut lasts: Vec<(usize, &[u8])> = Vec::new();
     for (at, part) in parts.iter().enumerate() {
@@ -142,6 +150,7 @@ fn pieces(log_type: &LogType, number: usize) -> Option<Vec<Piece>> {
                 }
             }
             Part::Capture { name, last } => {
+                let is_behind_last = !lasts.is_empty();
                 let declared = log_type.columns.iter().position(|column| column.name == *name);
                 let undeclared = || log_type.undeclared.iter().position(|known| known == name);
                 let slot = declared.or_else(|| Some(log_type.columns.len() + undeclared()?))?;
@@ -162,12 +171,24 @@ fn pieces(log_type: &LogType, number: usize) -> Option<Vec<Piece>> {
                     return None;
                 }
                 let forbidden = (at > 0 && parts[at - 1] == Part::Spaces).then_some(b' ');
-                pieces.push(Piece { text: std::mem::take(&mut text), value: Some((slot as u16, stop)), forbidden });
+                // this capture is the part `at + 1` of all
+                let has_later_spaces = all[first..=at].iter().skip(1).any(|part| *part == Part::Spaces);
+                // a value that a text ends may hold what the text begins with; and where the last of a text is, only
+                // the end of the line tells
+                let is_fixed = (first == 1 || all[first] == Part::Spaces) && !is_behind_last;
+                let is_decisive = at < num_common && first <= at && is_fixed && !has_later_spaces;
+                first = at + 2;
+                pieces.push(Piece {
+                    text: std::mem::take(&mut text),
+                    value: Some((slot as u16, stop)),
+                    forbidden,
+                    is_decisive,
+                });
             }
         }
     }
     if !matches!(parts.last(), Some(Part::Capture { .. })) {
-        pieces.push(Piece { text, value: None, forbidden: None });
+        pieces.push(Piece { text, value: None, forbidden: None, is_decisive: false });
     }
     for (from, literal) in lasts {
         forbid(&mut pieces[from..], literal)?;
@@ -191,6 +212,7 @@ fn forbid(pieces: &mut [Piece], literal: &[u8]) -> Option<()> {
             let Some(beginning) = literal.get(len_bytes) else { return None };
             // the value behind it must not begin as the literal goes on
             if piece.value.is_some() {
+                piece.is_decisive = false;
                 if *piece.forbidden.get_or_insert(*beginning) != *beginning {
                     return None;
                 }
@@ -216,9 +238,7 @@ fn is_elsewhere(one: &[Part], other: &[Part]) -> bool {
         Some(Part::Spaces) if at == 0 => Some(b' '),
         _ => None,
     };
-    (0..)
-        .map_while(|at| Some((byte(one, at)?, byte(other, at)?)))
-        .any(|(one, other)| one != other)
+    (0..).map_while(|at| Some((byte(one, at)?, byte(other, at)?))).any(|(one, other)| one != other)
 }
 
 /// Those of the pieces that begin with the value behind these parts of their variant.
