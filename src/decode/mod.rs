@@ -1,10 +1,10 @@
 //! Chunk -> one Arrow batch per log type, rejects and blanks. Pure, and never fails: what cannot be decoded
 //! is a reject.
 //!
-//! Two passes. The first goes along the lines, a block of them at a time: a block is matched against the log types'
-//! programs, all its lines taking one step after the other together, and where their values are is noted. The
-//! second goes down the columns: one loop per column turns places into values. So nothing is allocated per line,
-//! and no choice of type is made per value.
+//! Two passes. The first goes along the lines, a block of them at a time, and notes where their values are: most lines of
+//! a type take a short way, one by one (`matching::track`), the others walk the type's program together. The second
+//! goes down the columns: one loop per column turns places into values. So nothing is allocated per line, and no choice
+//! of type is made per value.
 //!
 //! Invariants: rows + rejects + blanks = lines; where a chunk is cut between lines makes no difference to them;
 //! a row without `raw` renders to its line. `naive` (tests only) says what is right.

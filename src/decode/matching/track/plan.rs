@@ -283,3 +283,19 @@ fn can_stand(literal: &[u8], text: &[u8], pieces: &[Piece]) -> bool {
         (Some(_), None) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log_type::LogTypes;
+
+    #[test]
+    fn what_is_generated_of_built_in_types_takes_the_short_way() {
+        let types = LogTypes::load(None).unwrap();
+        for (name, numbers) in [("firewall", &[0][..]), ("dns", &[0]), ("auth", &[0, 1, 2])] {
+            for number in numbers {
+                assert!(way(types.get(name).unwrap(), *number).is_some(), "{name} {number}");
+            }
+        }
+    }
+}
