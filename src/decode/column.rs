@@ -1,7 +1,6 @@
 //! Spans -> one Arrow column, by a loop chosen once per column and chunk.
 //!
 //! A value that the column's type cannot hold is NULL; its text goes to `extra` and its line to `raw`.
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -143,21 +142,24 @@ fn scalars<V: arrow::datatypes::ArrowNativeType>(
     outcome: &mut Outcome<'_>,
     mut read: impl FnMut(Span) -> Option<(V, bool)>,
 ) -> (ScalarBuffer<V>, Option<NullBuffer>) {
-    let mut values = vec![V::default(); spans.len()];
     let mut nulls = Nulls::default();
-    for (row, (place, span)) in values.iter_mut().zip(spans.iter().copied()).enumerate() {
-        let value = match span {
-            Span::NULL => None,
-            span => {
-                let read = read(span);
-                outcome.take(row, span, read)
-            }
-        };
-        match value {
-            Some(value) => *place = value,
-            None => nulls.note(row),
-        }
-    }
+    let values: Vec<V> = spans
+        .iter()
+        .enumerate()
+        .map(|(row, &span)| {
+            let value = match span {
+                Span::NULL => None,
+                span => {
+                    let read = read(span);
+                    outcome.take(row, span, read)
+                }
+            };
+            value.unwrap_or_else(|| {
+                nulls.note(row);
+                V::default()
+            })
+        })
+        .collect();
     (values.into(), nulls.finish(spans.len()))
 }
 
@@ -192,57 +194,77 @@ fn strings(
     outcome: &mut Outcome<'_>,
     mut make: impl FnMut(&[u8], &mut Vec<u8>) -> Option<bool>,
 ) -> ArrayRef {
-    dictionary.clear();
     let mut keys = vec![0; spans.len()];
     let mut nulls = Nulls::default();
     let mut data = Vec::new();
     let mut offsets = vec![0];
-    let mut enter = |bytes: &[u8]| match make(bytes, &mut data) {
-        Some(exact) => {
-            offsets.push(data.len() as i32);
-            Entry::new(offsets.len() - 2, exact)
-        }
-        None => Entry::MISFIT,
-    };
-    // few: looked up by place
-    let mut constants: Vec<(u32, Entry)> = Vec::new();
-    let mut fill = |rows: Range<usize>, looks_up: bool| {
-        let places = keys[rows.clone()].iter_mut().zip(&spans[rows.clone()]);
-        for (row, (key, &span)) in rows.zip(places) {
-            let entry = match span {
-                Span::NULL => {
-                    nulls.note(row);
-                    continue;
-                }
-                span if span.start & Span::CONSTANT != 0 => {
-                    let known = constants.iter().find(|(start, _)| *start == span.start);
-                    known.map(|(_, entry)| *entry).unwrap_or_else(|| {
-                        let entry = enter(text.of(span));
-                        constants.push((span.start, entry));
-                        entry
-                    })
-                }
-                span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
-                span => enter(text.of(span)),
-            };
-            *key = entry.exact_index();
-            if *key < 0 {
-                // a constant renders as what it is
-                let is_constant = span.start & Span::CONSTANT != 0;
-                let read = entry.get().map(|(index, exact)| (index, exact || is_constant));
-                *key = outcome.take(row, span, read).unwrap_or_else(|| {
-                    nulls.note(row);
-                    0
-                });
+    let mut enter = |bytes: &[u8], is_exact: bool| {
+        let made = match is_exact {
+            true => {
+                data.extend_from_slice(bytes);
+                Some(true)
             }
+            false => make(bytes, &mut data),
+        };
+        match made {
+            Some(exact) => {
+                offsets.push(data.len() as i32);
+                Entry::new(offsets.len() - 2, exact)
+            }
+            None => Entry::MISFIT,
         }
-        dictionary.repeats(TRIAL_ROWS)
     };
-    let trial_rows = TRIAL_ROWS.min(spans.len());
-    let repeats = fill(0..trial_rows, true);
-    fill(trial_rows..spans.len(), repeats);
+    // by place; nothing else is a misfit and there
+    let mut constants = vec![None; text.constants.len() + 1];
+    let mut other = |dictionary: &mut Dictionary, row: usize, looks_up: bool| {
+        let span = spans[row];
+        let is_constant = span.start & Span::CONSTANT != 0;
+        let entry = match span {
+            Span::NULL => {
+                nulls.note(row);
+                return 0;
+            }
+            span if is_constant => {
+                let entry = &mut constants[(span.start & !Span::CONSTANT) as usize];
+                *entry.get_or_insert_with(|| enter(text.of(span), false))
+            }
+            span if looks_up => dictionary.get(text.bytes, span.start, span.len_bytes, &mut enter),
+            span => enter(text.of(span), false),
+        };
+        if entry.exact_index() >= 0 {
+            return entry.exact_index();
+        }
+        // a constant renders as what it is
+        let read = entry.get().map(|(index, exact)| (index, exact || is_constant));
+        outcome.take(row, span, read).unwrap_or_else(|| {
+            nulls.note(row);
+            0
+        })
+    };
+    // NULL is none either
+    let is_of_constants = spans.iter().all(|span| span.start & Span::CONSTANT != 0);
+    let is_nowhere = is_of_constants && spans.iter().all(|span| *span == Span::NULL);
+    let mut num_trial = 0;
+    if !is_of_constants {
+        dictionary.begin();
+        num_trial = TRIAL_ROWS.min(spans.len());
+        let (trial, rest) = keys.split_at_mut(num_trial);
+        dictionary.keys(text.bytes, spans, trial, |dictionary, row| other(dictionary, row, true));
+        if dictionary.repeats(TRIAL_ROWS) {
+            let spans = &spans[num_trial..];
+            dictionary
+                .keys(text.bytes, spans, rest, |dictionary, row| other(dictionary, num_trial + row, true));
+            num_trial = keys.len();
+        }
+    }
+    if !is_nowhere {
+        for (row, key) in keys.iter_mut().enumerate().skip(num_trial) {
+            *key = other(dictionary, row, false);
+        }
+    }
+    let nulls = if is_nowhere { Some(NullBuffer::new_null(spans.len())) } else { nulls.finish(spans.len()) };
     let values = string_array(offsets, data);
-    let keys = Int32Array::new(keys.into(), nulls.finish(spans.len()));
+    let keys = Int32Array::new(keys.into(), nulls);
     let array = DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values));
     Arc::new(array.expect("keys are indices of the values entered"))
 }

@@ -8,10 +8,15 @@
 use std::mem;
 
 use super::scan::Window;
+#[cfg(target_arch = "x86_64")]
+use super::vectors::Avx2;
 use crate::log_type::program::{Node, Step, Stop};
 use crate::log_type::timestamp::{Parser, Timestamp};
 
 mod diagnosis;
+mod track;
+
+pub(super) use track::Track;
 
 /// Lines of a block: few enough that they, their places and their values' places stay in the second-level cache, and
 /// as many as a byte can count, which then needs no check as an index.
@@ -52,13 +57,27 @@ const NOWHERE: Cursor = Cursor { at: 0, line: 0, exact: false };
 /// What was read as the event time at a place, which types share.
 #[derive(Debug, Clone, Copy)]
 struct TimeRead {
+    micros: i64,
     at: u32,
-    timestamp: Option<Timestamp>,
+    form: u16,
+    /// 0: there is none.
+    len_bytes: u16,
+}
+
+impl TimeRead {
+    fn of(at: u32, timestamp: Option<Timestamp>) -> Self {
+        match timestamp {
+            Some(Timestamp { micros, form, len_bytes }) => {
+                Self { micros, at, form, len_bytes: len_bytes as u16 }
+            }
+            None => Self { at, ..NOTHING_READ },
+        }
+    }
 }
 
 type ByLine<T> = Box<[T; BLOCK_LINES]>;
 
-const NOTHING_READ: TimeRead = TimeRead { at: u32::MAX, timestamp: None };
+const NOTHING_READ: TimeRead = TimeRead { micros: 0, at: u32::MAX, form: 0, len_bytes: 0 };
 
 /// Walks programs; holds what was found on the way, by line of the block.
 #[derive(Debug)]
@@ -67,7 +86,7 @@ pub(super) struct Matcher {
     starts: ByLine<u32>,
     ends: ByLine<u32>,
     /// By slot. Slots that the variant of a line does not capture hold leftovers.
-    spans: Vec<ByLine<Span>>,
+    spans: Vec<[Span; BLOCK_LINES]>,
     taken: ByLine<Option<Taken>>,
     times: ByLine<TimeRead>,
     /// Lines that have come to a branch, by how many branches there were before.
@@ -77,6 +96,9 @@ pub(super) struct Matcher {
     base: u32,
     parser: Parser,
     reference_time: i64,
+    /// If the processor has it.
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<Avx2>,
 }
 
 impl Matcher {
@@ -85,7 +107,7 @@ impl Matcher {
         Self {
             starts: Box::new([0; BLOCK_LINES]),
             ends: Box::new([0; BLOCK_LINES]),
-            spans: vec![Box::new([Span::NULL; BLOCK_LINES]); num_slots],
+            spans: vec![[Span::NULL; BLOCK_LINES]; num_slots],
             taken: Box::new([None; BLOCK_LINES]),
             times: Box::new([NOTHING_READ; BLOCK_LINES]),
             at_branch: Vec::new(),
@@ -93,7 +115,15 @@ impl Matcher {
             base: 0,
             parser: Parser::default(),
             reference_time: 0,
+            #[cfg(target_arch = "x86_64")]
+            avx2: Avx2::detect(),
         }
+    }
+
+    /// For tests: as on a processor that has nothing but the least.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(super) fn forgo_avx2(&mut self) {
+        self.avx2 = None;
     }
 
     /// Dates without a year are read relative to this time.
@@ -201,15 +231,14 @@ impl Matcher {
                 let line = usize::from(cursor.line);
                 let read = &mut times[line];
                 if read.at != cursor.at {
-                    read.at = cursor.at;
                     let text = window.slice(cursor.at as usize, ends[line] as usize);
-                    read.timestamp = parser.parse(text, *reference_time);
+                    *read = TimeRead::of(cursor.at, parser.parse(text, *reference_time));
                 }
-                let len_bytes = read.timestamp.as_ref().map_or(0, |timestamp| timestamp.len_bytes as u32);
+                let len_bytes = u32::from(read.len_bytes);
                 (Cursor { at: cursor.at + len_bytes, ..cursor }, len_bytes > 0)
             }),
             Step::Capture { slot, word, stop } => {
-                let spans = &mut *spans[usize::from(*slot)];
+                let spans = &mut spans[usize::from(*slot)];
                 let capture = Capture { window, base: *base, word: *word, ends, spans };
                 match stop {
                     Stop::Literal { literal, last: false } => capture.all(cursors, stepped, |at, end, _| {
@@ -258,11 +287,23 @@ impl Matcher {
         self.taken[usize::from(line)].is_some()
     }
 
-    /// Variant, event time, and whether all padding was single spaces, of a line that is taken.
-    pub(super) fn found(&self, line: u8) -> Option<(u16, Timestamp, bool)> {
-        let line = usize::from(line);
-        let Taken { variant, exact } = self.taken[line]?;
-        Some((variant, self.times[line].timestamp?, exact))
+    /// The variant that took a line.
+    #[inline(always)]
+    pub(super) fn variant(&self, line: u8) -> u16 {
+        self.taken[usize::from(line)].map_or(0, |taken| taken.variant)
+    }
+
+    /// Whether all padding of a line that is taken was single spaces.
+    #[inline(always)]
+    pub(super) fn is_exact(&self, line: u8) -> bool {
+        self.taken[usize::from(line)].is_some_and(|taken| taken.exact)
+    }
+
+    /// The event time of a line that is taken: microseconds and form.
+    #[inline(always)]
+    pub(super) fn time(&self, line: u8) -> (i64, u16) {
+        let TimeRead { micros, form, .. } = self.times[usize::from(line)];
+        (micros, form)
     }
 
     /// By line, where the values of this slot are.
@@ -274,7 +315,7 @@ impl Matcher {
     pub(super) fn take(&mut self, line: u8, variant: u16, timestamp: Timestamp, values: &[Span]) {
         let position = usize::from(line);
         self.taken[position] = Some(Taken { variant, exact: false });
-        self.times[position] = TimeRead { at: u32::MAX, timestamp: Some(timestamp) };
+        self.times[position] = TimeRead::of(u32::MAX, Some(timestamp));
         for (slot, span) in values.iter().enumerate() {
             self.spans[slot][position] = self.absolute(line, *span);
         }

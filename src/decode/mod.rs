@@ -1,10 +1,10 @@
 //! Chunk -> one Arrow batch per log type, rejects and blanks. Pure, and never fails: what cannot be decoded
 //! is a reject.
 //!
-//! Two passes. The first goes along the lines, a block of them at a time: a block is matched against the log types'
-//! programs, all its lines taking one step after the other together, and where their values are is noted. The
-//! second goes down the columns: one loop per column turns places into values. So nothing is allocated per line,
-//! and no choice of type is made per value.
+//! Two passes. The first goes along the lines, a block of them at a time, and notes where their values are: most lines of
+//! a type take a short way, one by one (`matching::track`), the others walk the type's program together. The second
+//! goes down the columns: one loop per column turns places into values. So nothing is allocated per line, and no choice
+//! of type is made per value.
 //!
 //! Invariants: rows + rejects + blanks = lines; where a chunk is cut between lines makes no difference to them;
 //! a row without `raw` renders to its line. `naive` (tests only) says what is right.
@@ -30,6 +30,7 @@ mod needles;
 mod rows;
 mod scan;
 mod value;
+mod vectors;
 
 use key_value::KeyValueError;
 use matching::{BLOCK_LINES, Matcher};
@@ -44,9 +45,10 @@ pub struct Decoder {
     matcher: Matcher,
     /// Lines that are not matched yet.
     block: Vec<BlockLine>,
-    /// Of the block: lines that no type has taken, and those that the last one took.
+    /// Of the block: lines that no type has taken, those that the last one took, and those that it had to look at closely.
     left: Vec<u8>,
     taken: Vec<u8>,
+    walkers: Vec<u8>,
     /// The end of a chunk, copied to where it has padding behind it.
     tail: Vec<u8>,
 }
@@ -74,6 +76,7 @@ impl Decoder {
             block: Vec::with_capacity(BLOCK_LINES),
             left: Vec::new(),
             taken: Vec::new(),
+            walkers: Vec::new(),
             tail: Vec::new(),
         }
     }
@@ -249,7 +252,7 @@ impl Decoder {
 
     /// Makes rows and rejects of the lines that wait.
     fn match_block(&mut self, bytes: &[u8], lines: &mut Lines) {
-        let Self { types, matcher, block, left, taken, tail } = self;
+        let Self { types, matcher, block, left, taken, walkers, tail } = self;
         let (Some(first), Some(last)) = (block.first(), block.last()) else { return };
         let (start, end) = (first.text.0 as usize, last.text.1 as usize);
         let (window, base) = if end + PADDING <= bytes.len() {
@@ -264,7 +267,8 @@ impl Decoder {
         left.clear();
         left.extend((0..=u8::MAX).take(block.len()));
         for builder in types.iter_mut() {
-            matcher.walk(&builder.log_type.program, window, left);
+            matcher.follow(&builder.track, window, left, walkers);
+            matcher.walk(&builder.log_type.program, window, walkers);
             builder.match_pairs(left, window, matcher);
             matcher.part(left, taken);
             builder.push(taken, block, matcher);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BinaryBuilder, Int16Array, Int32Array, Int64Array, NullArray, RecordBatch,
-    StringBuilder, TimestampMicrosecondArray,
+    StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::datatypes::Schema;
 
@@ -14,7 +14,7 @@ use super::BlockLine;
 use super::column::{self, Outcome, Text};
 use super::dictionary::Dictionary;
 use super::key_value;
-use super::matching::{Matcher, Span};
+use super::matching::{Matcher, Span, Track};
 use super::scan::Window;
 use crate::log_type::program::KEY_VALUE_VARIANT;
 use crate::log_type::template::Part;
@@ -25,21 +25,26 @@ use crate::model::RawChunk;
 #[derive(Debug)]
 pub(super) struct TypeRowsBuilder {
     pub(super) log_type: Arc<LogType>,
+    pub(super) track: Track,
     /// The columns of its table that are made, by position; `None`: all.
     wanted: Option<Vec<usize>>,
     /// Columns, then captures that are not declared.
     pub(super) num_slots: usize,
-    /// By variant: what the slots get that it does not capture.
-    unset: Vec<Vec<(usize, Span)>>,
+    slots: Vec<Slot>,
     /// Texts that templates set.
     constants: Vec<u8>,
     /// Slots that a `key_value` line must have.
     pub(super) required: Vec<u16>,
-    rows: Vec<Row>,
-    /// By slot, then row.
-    spans: Vec<Vec<Span>>,
-    /// By row: whether it carries its line.
+    // by row: event time, line, form,
+    micros: Vec<i64>,
+    numbers: Vec<i32>,
+    forms: Vec<i16>,
+    /// the whole line, as `raw` keeps it,
+    whole: Vec<(u32, u32)>,
+    /// and whether it carries its line.
     keep_raw: Vec<bool>,
+    /// By slot, then row. NULL from where it ends.
+    spans: Vec<Vec<Span>>,
     /// (row, key, value) of pairs whose key is unknown.
     unknown: Vec<(u32, Span, Span)>,
     /// The same of the block's lines, before they are rows.
@@ -47,17 +52,14 @@ pub(super) struct TypeRowsBuilder {
     dictionaries: Vec<Dictionary>,
 }
 
-/// What a row has besides its values.
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    micros: i64,
-    line: u32,
-    /// The whole line, as `raw` keeps it.
-    start: u32,
-    end: u32,
-    form: i16,
-    /// It renders to its line, as far as its template and its time go.
-    exact: bool,
+/// What a value comes from, by variant. Sets of variants are a bit each.
+#[derive(Debug)]
+struct Slot {
+    captured_by: u64,
+    /// By a text that the template gives.
+    set_by: u64,
+    /// Of variants that do not capture it.
+    unset: [Span; 64],
 }
 
 impl TypeRowsBuilder {
@@ -69,40 +71,45 @@ impl TypeRowsBuilder {
             let undeclared = || log_type.undeclared.iter().position(|known| known == name);
             declared.or_else(|| undeclared().map(|position| log_type.columns.len() + position))
         };
-        let unset = log_type
-            .variants
-            .iter()
-            .map(|variant| {
-                // `None`: the variant captures it
-                let mut unset = vec![Some(Span::NULL); num_slots];
-                for part in &variant.parts {
-                    if let Part::Capture { name, .. } = part
-                        && let Some(slot) = slot_of(name)
-                    {
-                        unset[slot] = None;
-                    }
+        // rows of pairs have a value or NULL for every slot
+        let of_pairs = 1 << KEY_VALUE_VARIANT;
+        let slot = || Slot { captured_by: of_pairs, set_by: 0, unset: [Span::NULL; 64] };
+        let mut slots: Vec<_> = (0..num_slots).map(|_| slot()).collect();
+        for (number, variant) in log_type.variants.iter().enumerate() {
+            for part in &variant.parts {
+                if let Part::Capture { name, .. } = part
+                    && let Some(slot) = slot_of(name)
+                {
+                    slots[slot].captured_by |= 1 << number;
                 }
-                for (slot, text) in &variant.set {
-                    let start = constants.len() as u32 | Span::CONSTANT;
-                    unset[usize::from(*slot)] = Some(Span { start, len_bytes: text.len() as u32 });
-                    constants.extend_from_slice(text.as_bytes());
-                }
-                unset.into_iter().enumerate().filter_map(|(slot, span)| Some((slot, span?))).collect()
-            })
-            .collect();
+            }
+            for (slot, text) in &variant.set {
+                let slot = &mut slots[usize::from(*slot)];
+                let start = constants.len() as u32 | Span::CONSTANT;
+                slot.set_by |= 1 << number;
+                slot.unset[number] = Span { start, len_bytes: text.len() as u32 };
+                constants.extend_from_slice(text.as_bytes());
+            }
+        }
+        // a column of its own
+        slots[log_type.timestamp_column] = Slot { captured_by: 0, ..slot() };
         let required = (0..log_type.columns.len())
             .filter(|slot| log_type.columns[*slot].required && *slot != log_type.timestamp_column)
             .map(|slot| slot as u16)
             .collect();
         let dictionaries = log_type.columns.iter().map(|_| Dictionary::new()).collect();
         Self {
+            track: Track::of(&log_type),
             num_slots,
-            unset,
+            slots,
             constants,
             required,
-            rows: Vec::new(),
-            spans: vec![Vec::new(); num_slots],
+            micros: Vec::new(),
+            numbers: Vec::new(),
+            forms: Vec::new(),
+            whole: Vec::new(),
             keep_raw: Vec::new(),
+            spans: vec![Vec::new(); num_slots],
             unknown: Vec::new(),
             unknown_of_block: Vec::new(),
             dictionaries,
@@ -146,28 +153,43 @@ impl TypeRowsBuilder {
             self.unknown_of_block.clear();
             return;
         }
-        let first = self.rows.len();
-        for &line in taken {
-            let Some((variant, timestamp, exact)) = matcher.found(line) else { continue };
-            let at = &lines[usize::from(line)];
-            self.rows.push(Row {
-                micros: timestamp.micros,
-                line: at.number,
-                start: at.whole.0,
-                end: at.whole.1,
-                form: form(variant, timestamp.form),
-                exact: exact && at.exact && timestamp.form != timestamp::OTHER,
-            });
-        }
+        let first = self.micros.len();
+        let mut variants = 0u64;
+        self.micros.extend(taken.iter().map(|line| matcher.time(*line).0));
+        self.forms.extend(taken.iter().map(|line| {
+            let variant = matcher.variant(*line);
+            variants |= 1 << (variant % 64);
+            form(variant, matcher.time(*line).1)
+        }));
+        self.numbers.extend(taken.iter().map(|line| lines[usize::from(*line)].number as i32));
+        self.whole.extend(taken.iter().map(|line| lines[usize::from(*line)].whole));
+        self.keep_raw.extend(taken.iter().map(|line| {
+            let is_exact = matcher.is_exact(*line) & lines[usize::from(*line)].exact;
+            !is_exact | (matcher.time(*line).1 == timestamp::OTHER)
+        }));
+        let num_rows = self.micros.len();
         for (slot, column) in self.spans.iter_mut().enumerate() {
+            let Slot { captured_by, set_by, unset } = &self.slots[slot];
+            if variants & (captured_by | set_by) == 0 {
+                continue;
+            }
+            column.resize(first, Span::NULL);
             let spans = matcher.spans(slot);
-            column.extend(taken.iter().map(|line| spans[usize::from(*line)]));
-        }
-        for (position, row) in self.rows.iter().enumerate().skip(first) {
-            // none of pairs, which have a value or NULL for every slot
-            let unset = self.unset.get(usize::from(split_form(row.form).0));
-            for (slot, span) in unset.into_iter().flatten() {
-                self.spans[*slot][position] = *span;
+            match taken {
+                _ if variants & captured_by == 0 => column.resize(num_rows, Span::NULL),
+                // all of the block, or one run of it
+                [from, .., to] if usize::from(to - from) + 1 == taken.len() => {
+                    column.extend_from_slice(&spans[usize::from(*from)..=usize::from(*to)]);
+                }
+                _ => column.extend(taken.iter().map(|line| spans[usize::from(*line)])),
+            }
+            if variants & !captured_by != 0 {
+                for (span, form) in column[first..].iter_mut().zip(&self.forms[first..]) {
+                    let variant = split_form(*form).0 % 64;
+                    if captured_by >> variant & 1 == 0 {
+                        *span = unset[usize::from(variant)];
+                    }
+                }
             }
         }
         for (line, key, value) in self.unknown_of_block.drain(..) {
@@ -177,21 +199,21 @@ impl TypeRowsBuilder {
     }
 
     pub(super) fn num_rows(&self) -> usize {
-        self.rows.len()
+        self.micros.len()
     }
 
     /// First and last event time.
     pub(super) fn time_range(&self) -> Option<(i64, i64)> {
-        let times = self.rows.iter().map(|row| row.micros);
-        times.clone().min().zip(times.max())
+        let first = *self.micros.first()?;
+        let widen =
+            |(earliest, latest): (i64, i64), micros: &i64| (earliest.min(*micros), latest.max(*micros));
+        Some(self.micros.iter().fold((first, first), widen))
     }
 
     /// The rows as a batch; the builder is empty afterwards.
     pub(super) fn finish(&mut self, chunk: &RawChunk, is_clean: bool) -> RecordBatch {
-        let num_rows = self.rows.len();
+        let num_rows = self.micros.len();
         let bytes: &[u8] = &chunk.bytes;
-        self.keep_raw.clear();
-        self.keep_raw.extend(self.rows.iter().map(|row| !row.exact));
         let text = Text { bytes, constants: &self.constants, is_clean, reference_time: chunk.reference_time };
         let mut misfits = Vec::new();
         let num_columns = self.log_type.columns.len();
@@ -204,10 +226,11 @@ impl TypeRowsBuilder {
                 continue;
             }
             if position == self.log_type.timestamp_column {
-                let values: Vec<_> = self.rows.iter().map(|row| row.micros).collect();
-                arrays.push(Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")));
+                let values = TimestampMicrosecondArray::from(self.micros.clone());
+                arrays.push(Arc::new(values.with_timezone("UTC")));
                 continue;
             }
+            self.spans[position].resize(num_rows, Span::NULL);
             let mut outcome =
                 Outcome { keep_raw: &mut self.keep_raw, misfits: &mut misfits, column: position as u16 };
             let dictionary = &mut self.dictionaries[position];
@@ -224,11 +247,15 @@ impl TypeRowsBuilder {
             self.keep_raw[row as usize] = true;
         }
         arrays.push(Arc::new(Int64Array::from(vec![chunk.chunk_id(); num_rows])));
-        arrays.push(Arc::new(Int32Array::from_iter_values(self.rows.iter().map(|row| row.line as i32))));
-        arrays.push(Arc::new(Int16Array::from_iter_values(self.rows.iter().map(|row| row.form))));
+        arrays.push(Arc::new(Int32Array::from(self.numbers.clone())));
+        arrays.push(Arc::new(Int16Array::from(self.forms.clone())));
         arrays.push(self.raw(bytes));
         arrays.push(extra);
-        self.rows.clear();
+        self.micros.clear();
+        self.numbers.clear();
+        self.forms.clear();
+        self.whole.clear();
+        self.keep_raw.clear();
         self.spans.iter_mut().for_each(Vec::clear);
         self.unknown.clear();
         let schema = &self.log_type.table.schema;
@@ -256,8 +283,8 @@ impl TypeRowsBuilder {
             return Arc::new(BinaryArray::new_null(self.keep_raw.len()));
         }
         let mut raw = BinaryBuilder::with_capacity(self.keep_raw.len(), 0);
-        for (keep, row) in self.keep_raw.iter().zip(&self.rows) {
-            raw.append_option(keep.then(|| &bytes[row.start as usize..row.end as usize]));
+        for (keep, (start, end)) in self.keep_raw.iter().zip(&self.whole) {
+            raw.append_option(keep.then(|| &bytes[*start as usize..*end as usize]));
         }
         Arc::new(raw.finish())
     }
@@ -265,7 +292,7 @@ impl TypeRowsBuilder {
     /// What no column holds: values that do not fit, captures and keys that are not declared; and the rows
     /// that have any.
     fn extra(&self, text: Text<'_>, misfits: &[(u32, u16, Span)]) -> (ArrayRef, Vec<u32>) {
-        let num_rows = self.rows.len();
+        let num_rows = self.micros.len();
         let mut entries: BTreeMap<u32, BTreeMap<String, String>> = BTreeMap::new();
         let storable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
         let mut enter = |row: u32, key: String, span: Span| {
@@ -284,6 +311,9 @@ impl TypeRowsBuilder {
         }
         for (row, column, span) in misfits {
             enter(*row, self.log_type.columns[usize::from(*column)].name.clone(), *span);
+        }
+        if entries.is_empty() {
+            return (Arc::new(StringArray::new_null(num_rows)), Vec::new());
         }
         let mut extra = StringBuilder::new();
         let mut next = 0;

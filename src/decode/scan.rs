@@ -1,13 +1,63 @@
 //! Finds bytes and literals in a line, sixteen bytes at a time.
 //!
 //! A [`Window`] holds lines and at least [`PADDING`] bytes behind the last one, so that a load of sixteen bytes that
-//! starts inside a line never ends outside the window. What lies behind the line is never taken for a match. Log
+//! starts inside a line, or shortly behind it, never ends outside the window. What lies behind the line is never taken for a match. Log
 //! fields are short: a call into `memchr` costs more than these loops, and most fields end within the first sixteen
 //! bytes, so that how long a field is costs no mispredicted branch.
+use super::vectors::{SPLAT, Vectors, WIDTH, equal};
 use crate::log_type::program::Literal;
 
-/// Readable bytes behind the last line.
-pub(super) const PADDING: usize = 16;
+/// Readable bytes behind the last line: a literal may reach over its end before it is known that it does, and what is
+/// looked at behind that.
+pub(super) const PADDING: usize = 64;
+
+/// What is looked at at once.
+const LOAD: usize = 16;
+
+/// Fixed bytes, what must not stand behind them, and what is looked for there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Near {
+    literal: u128,
+    /// Sixteen times the stop.
+    stops: u128,
+    /// A bit for each byte of `literal` that matters, and for each that must be equal.
+    looked_at: u32,
+    expected: u32,
+    len_bytes: u8,
+    pub(super) stop: u8,
+}
+
+impl Near {
+    /// So many fixed bytes fit.
+    pub(super) const MAX_BYTES: usize = LOAD - 1;
+
+    pub(super) fn new(literal: &[u8], forbidden: Option<u8>, stop: u8) -> Self {
+        let len_bytes = literal.len();
+        let mut sixteen = [0; LOAD];
+        sixteen[..len_bytes].copy_from_slice(literal);
+        sixteen[len_bytes] = forbidden.unwrap_or(0);
+        let expected = (1 << len_bytes) - 1;
+        Self {
+            literal: u128::from_le_bytes(sixteen),
+            stops: u128::from(stop) * SPLAT,
+            looked_at: expected | u32::from(forbidden.is_some()) << len_bytes,
+            expected,
+            len_bytes: len_bytes as u8,
+            stop,
+        }
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// The fixed bytes stand here, and behind them nothing that must not.
+    pub(super) is_there: bool,
+    /// The place behind the fixed bytes.
+    pub(super) behind: usize,
+    /// Which of the 32 bytes from there on are the stop: a bit each, the lowest for the first.
+    pub(super) stop: u32,
+}
 
 /// Bytes of lines. Positions are counted from its start; `end` is always that of the line.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +65,7 @@ pub(super) struct Window<'a> {
     bytes: &'a [u8],
     /// The last place where a load of sixteen bytes can start.
     last: usize,
+    last_look: usize,
 }
 
 impl<'a> Window<'a> {
@@ -24,7 +75,7 @@ impl<'a> Window<'a> {
     /// If they are fewer than that.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         assert!(bytes.len() >= PADDING, "a window has {PADDING} bytes behind its last line");
-        Self { bytes, last: bytes.len() - PADDING }
+        Self { bytes, last: bytes.len() - LOAD, last_look: bytes.len() - PADDING }
     }
 
     /// The bytes from `at` to `end`.
@@ -39,6 +90,40 @@ impl<'a> Window<'a> {
         // SAFETY: `last` and the fifteen bytes behind it are in `bytes`, see `new`.
         let sixteen = unsafe { self.bytes.as_ptr().add(at).cast::<[u8; 16]>().read() };
         u128::from_le_bytes(sixteen)
+    }
+
+    /// The byte at `at`.
+    #[inline(always)]
+    pub(super) fn byte(self, at: usize) -> u8 {
+        self.bytes[at]
+    }
+
+    /// What stands at `at` and behind; `None` where fewer than [`PADDING`] bytes follow, which is not in a line.
+    #[inline(always)]
+    pub(super) fn look(self, vectors: impl Vectors, at: usize, near: &Near) -> Option<Look> {
+        if at > self.last_look {
+            return None;
+        }
+        let behind = at + usize::from(near.len_bytes) % WIDTH;
+        #[expect(unsafe_code, reason = "a check for each of the loads is what they cost twice over")]
+        // SAFETY: `behind` is less than 32 bytes behind `at`, and 64 are there.
+        let (literal, next) = unsafe {
+            let bytes = self.bytes.as_ptr();
+            (bytes.add(at).cast::<[u8; LOAD]>().read(), &*bytes.add(behind).cast::<[u8; WIDTH]>())
+        };
+        let is_equal = equal(u128::from_le_bytes(literal), near.literal);
+        Some(Look {
+            is_there: is_equal & near.looked_at == near.expected,
+            behind,
+            stop: vectors.which(next, near.stops),
+        })
+    }
+
+    /// First position of `byte` from `from` on, or one that is not before `end`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn find_stop(self, byte: u8, from: usize, end: usize) -> usize {
+        self.find_byte(byte, from, end).unwrap_or(end.max(from))
     }
 
     /// First position of `byte` in `from..end`.
@@ -105,32 +190,7 @@ impl<'a> Window<'a> {
 /// Position of the first of sixteen bytes, little endian, that equals `byte`; at least 16 where none does.
 #[inline(always)]
 fn first_equal(sixteen: u128, byte: u8) -> usize {
-    equal(sixteen, byte).trailing_zeros() as usize
-}
-
-/// Which of sixteen bytes, little endian, equal `byte`: a bit each, the lowest for the first.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn equal(sixteen: u128, byte: u8) -> u32 {
-    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
-    #[expect(unsafe_code, reason = "the compiler does not find these instructions by itself; half the time")]
-    // SAFETY: they are SSE2, which every processor of this kind has.
-    let equal = unsafe {
-        let bytes = _mm_set_epi64x((sixteen >> 64) as i64, sixteen as i64);
-        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8)))
-    };
-    equal as u32
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-use equal_by_bytes as equal;
-
-/// The same for any processor.
-#[cfg(any(not(target_arch = "x86_64"), test))]
-#[inline(always)]
-fn equal_by_bytes(sixteen: u128, byte: u8) -> u32 {
-    let bits = sixteen.to_le_bytes().map(|other| u32::from(other == byte));
-    (0..16).fold(0, |equal, position| equal | bits[position] << position)
+    equal(sixteen, u128::from(byte) * SPLAT).trailing_zeros() as usize
 }
 
 /// Positions of the newlines, ascending.
@@ -151,7 +211,7 @@ impl<'a> Newlines<'a> {
     fn look(block: &[u8; 64]) -> u64 {
         let (sixteens, _) = block.as_chunks::<16>();
         (0..4).fold(0, |found, quarter| {
-            let equal = equal(u128::from_le_bytes(sixteens[quarter]), b'\n');
+            let equal = equal(u128::from_le_bytes(sixteens[quarter]), u128::from(b'\n') * SPLAT);
             found | u64::from(equal) << (16 * quarter)
         })
     }
@@ -189,15 +249,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #[test]
-        fn vectors_find_what_a_look_at_each_byte_finds(bytes: [u8; 16], byte in prop::sample::select(vec![0, 1, 0x7f, 0x80, 0xff])) {
-            // bytes that differ in few bits, so that some are equal
-            let sixteen = u128::from_le_bytes(bytes.map(|random| [0, 1, byte, 0x80, 0xff][usize::from(random) % 5]));
-            let expected = sixteen.to_le_bytes().iter().position(|other| *other == byte).unwrap_or(16);
-            prop_assert_eq!(first_equal(sixteen, byte).min(16), expected);
-            prop_assert_eq!(equal(sixteen, byte), equal_by_bytes(sixteen, byte));
-        }
-
         #[test]
         fn newlines_are_what_memchr_finds(text in "[a\n]{0,300}|[a-z]{0,200}\n{0,3}") {
             let found: Vec<_> = Newlines::new(text.as_bytes()).collect();

@@ -17,32 +17,42 @@ pub(super) fn integer(
     max: u64,
     signed: bool,
 ) -> Option<(i64, bool)> {
-    if let Some(value) = short_digits(bytes, start, len_bytes) {
-        return (value <= max).then_some((value as i64, bytes[start] != b'0' || len_bytes == 1));
+    match short_digits(bytes, start, len_bytes) {
+        Some(value) if value <= max => Some((value as i64, true)),
+        _ => integer_slowly(&bytes[start..][..len_bytes], max, signed),
     }
-    integer_slowly(&bytes[start..][..len_bytes], max, signed)
 }
 
-/// One to eight digits, all at once: each byte pair, then each two, then each four are added up
-/// (Daniel Lemire, "Quickly parsing eight digits", 2018). The load takes in what stands before the number,
+/// One to eight digits without a zero before them, all at once: each byte pair, then each two, then each four are
+/// added up (Daniel Lemire, "Quickly parsing eight digits", 2018). The load takes in what stands before the number,
 /// which is then masked: cheaper than a copy of odd length.
 #[inline(always)]
 fn short_digits(bytes: &[u8], start: usize, len_bytes: usize) -> Option<u64> {
-    if len_bytes == 0 || len_bytes > 8 {
-        return None;
-    }
-    let before = bytes.get((start + len_bytes).checked_sub(8)?..)?.first_chunk()?;
-    let is_number = u64::MAX << (64 - 8 * len_bytes as u32);
-    let word = u64::from_le_bytes(*before) & is_number | 0x3030_3030_3030_3030 & !is_number;
-    let digits = word.wrapping_sub(0x3030_3030_3030_3030);
-    // a byte below '0' borrows, one above '9' carries into the high bit
-    if (digits | word.wrapping_add(0x4646_4646_4646_4646)) & 0x8080_8080_8080_8080 != 0 {
+    let (is_number, smallest) = *SHORT.get(len_bytes)?;
+    // far behind the end where there are fewer bytes before it
+    let before = bytes.get((start + len_bytes).wrapping_sub(8)..)?.first_chunk()?;
+    let digits = (u64::from_le_bytes(*before) ^ 0x3030_3030_3030_3030) & is_number;
+    // one above 9 carries into the high bit, or has it
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
         return None;
     }
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
+    let value = fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff;
+    (value >= smallest).then_some(value)
 }
+
+/// By number of digits: which bytes of eight they are if they end there, and the smallest number that has so many.
+const SHORT: [(u64, u64); 9] = {
+    let mut short = [(0, u64::MAX); 9];
+    let mut len_bytes = 1;
+    while len_bytes < 9 {
+        let smallest = if len_bytes == 1 { 0 } else { 10u64.pow(len_bytes as u32 - 1) };
+        short[len_bytes] = (u64::MAX << (64 - 8 * len_bytes), smallest);
+        len_bytes += 1;
+    }
+    short
+};
 
 #[cold]
 fn integer_slowly(text: &[u8], max: u64, signed: bool) -> Option<(i64, bool)> {
@@ -100,24 +110,23 @@ pub(super) fn address(text: &[u8], out: &mut Vec<u8>) -> Option<bool> {
 
 /// `a.b.c.d` without leading zeros.
 fn is_canonical_v4(text: &[u8]) -> bool {
-    let mut octets = 0;
-    for part in text.split(|byte| *byte == b'.') {
-        octets += 1;
-        let valid = match part {
-            [digit] => digit.is_ascii_digit(),
-            [first, rest @ ..] => {
-                *first != b'0'
-                    && rest.len() <= 2
-                    && part.iter().all(u8::is_ascii_digit)
-                    && part.iter().fold(0u32, |value, digit| value * 10 + u32::from(digit - b'0')) <= 255
+    // the octet so far, the number of its digits, and the octets before it
+    let (mut value, mut digits, mut octets) = (0u32, 0, 0);
+    for byte in text {
+        match byte {
+            b'.' if digits > 0 => (value, digits, octets) = (0, 0, octets + 1),
+            // no digit follows a leading zero
+            b'0'..=b'9' if digits == 0 || value > 0 => {
+                value = value * 10 + u32::from(byte - b'0');
+                digits += 1;
+                if value > 255 {
+                    return false;
+                }
             }
-            [] => false,
-        };
-        if !valid {
-            return false;
+            _ => return false,
         }
     }
-    octets == 4
+    octets == 3 && digits > 0
 }
 
 /// A point in time of a column that is not the event time: microseconds.
