@@ -202,7 +202,14 @@ impl KeyValue {
                             if *found.get_or_insert((*separator, *assign)) != (*separator, *assign) {
                                 return Err(shape.into());
                             }
-                            keys.push((key.into(), slot_of(name)));
+                            let key: Box<[u8]> = key.into();
+                            if keys.iter().any(|(other, _)| *other == key) {
+                                let key = String::from_utf8_lossy(&key);
+                                return Err(format!(
+                                    "the key {key} stands twice in the first template; keep one"
+                                ));
+                            }
+                            keys.push((key, slot_of(name)));
                         }
                     }
                     before = &[];

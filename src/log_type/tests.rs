@@ -67,6 +67,12 @@ fn mistakes_in_a_type_file_are_one_line_that_names_the_file_and_the_place() {
         ),
         (
             format!(
+                "name = \"a\"\nlines = [\"{{timestamp}}|k={{x}}|k={{y}}\"]\nformat = \"key_value\"\n{columns}"
+            ),
+            "the key k stands twice",
+        ),
+        (
+            format!(
                 "name = \"a\"\nlines = [{{ line = \"{{timestamp}}\", set = {{ x = \"1\" }} }}]\n{columns}"
             ),
             "sets x, which is not a string column",

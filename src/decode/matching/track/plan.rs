@@ -68,8 +68,7 @@ fn insert(tree: &mut Vec<Stretch>, way: &[Stretch]) {
     let mut first = 0;
     for (position, stretch) in way.iter().enumerate() {
         let mut number = first;
-        loop {
-            let Some(other) = tree.get(number) else { break };
+        while let Some(other) = tree.get(number) {
             if (Stretch { sibling: NONE, ..other.clone() }) == *stretch {
                 break;
             }
@@ -198,8 +197,7 @@ fn pieces(log_type: &LogType, number: usize) -> Option<Vec<Piece>> {
 
 /// Sees to it that `literal` stands at the start of these pieces and nowhere else in them.
 fn forbid(pieces: &mut [Piece], literal: &[u8]) -> Option<()> {
-    for position in 0..pieces.len() {
-        let piece = &mut pieces[position];
+    for (position, piece) in pieces.iter_mut().enumerate() {
         if piece.value.is_some_and(|(_, stop)| stop != literal[0]) {
             return None;
         }
@@ -209,7 +207,7 @@ fn forbid(pieces: &mut [Piece], literal: &[u8]) -> Option<()> {
             if text[..len_bytes] != literal[..len_bytes] {
                 continue;
             }
-            let Some(beginning) = literal.get(len_bytes) else { return None };
+            let beginning = literal.get(len_bytes)?;
             // the value behind it must not begin as the literal goes on
             if piece.value.is_some() {
                 piece.is_decisive = false;
