@@ -1,8 +1,8 @@
 //! Instructions of the hot paths on fixed input, counted by callgrind, held against `tests/it/instructions.json`.
 //!
 //! A count differs little between machines and runs, as a time does not. More than 5 % above its record fails: find
-//! the cause, or record it anew in the same change, with `PIPELINE_INSTRUCTIONS=write`. Each test runs itself once
-//! more below valgrind, where it only works and does not compare.
+//! the cause, or record it anew in the same change, with `PIPELINE_INSTRUCTIONS=write`. Records are of x86-64 with
+//! AVX2; elsewhere nothing is compared. Each test runs itself once more below valgrind, where it only works.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -106,6 +106,13 @@ fn guard(name: &str, test: &str, per: usize, prepare: impl FnOnce() -> Work) {
         serde_json::from_slice(&std::fs::read(&records).unwrap_or(b"{}".to_vec())).unwrap()
     };
     println!("{name}: {count} instructions, {} each", count / per as u64);
+    #[cfg(target_arch = "x86_64")]
+    let is_comparable = std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_comparable = false;
+    if !is_comparable {
+        return println!("{name} is not compared: this processor has other instructions than the record's");
+    }
     if std::env::var("PIPELINE_INSTRUCTIONS").is_ok_and(|value| value == "write") {
         static WRITING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = WRITING.lock().unwrap();
