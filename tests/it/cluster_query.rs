@@ -313,6 +313,11 @@ fn a_query_whose_worker_is_killed_gives_the_whole_answer_or_an_error() {
                 assert!(ended.errors().iter().all(|error| error.contains(&address)), "{}", ended.stderr);
                 errors += 1;
             }
+            // what the first try held in the others may not be free yet
+            Some(1) if ended.stderr.contains("needs more memory") => {
+                assert!(ended.stdout.is_empty(), "never a part: {}", ended.stdout);
+                errors += 1;
+            }
             code => panic!("{code:?}: {}", ended.stderr),
         }
         let (again, address) = worker(&site, "127.0.0.1:0", &[]);
