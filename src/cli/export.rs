@@ -9,10 +9,9 @@ use serde_json::json;
 
 use super::archive::{ListFormat, day_text, unwrapped};
 use super::columns::aligned;
-use super::storage::is_postgres;
 use super::units::{bytes_text, parse_duration, with_commas};
 use super::{Exit, Global, UsageError};
-use crate::client::{PgConfig, redacted};
+use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::ArchiveWriter;
 use crate::model::MICROS_PER_DAY;
 use crate::stage::export::{ExportError, ExportOptions, ExportSummary, ExportedDay, Outcome, export, plan};

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::archive::unwrapped;
 use super::{DEFAULT_ARCHIVE, Exit, Global, UsageError, prompt};
-use crate::client::redacted;
+use crate::client::{is_postgres, redacted};
 use crate::query::{Cluster, ClusterToken, OutputFormat, Places, Query, QueryError, ResultPrinter, Session};
 
 /// Holds the token itself, for where no file is to be had.
@@ -81,9 +81,7 @@ impl QueryArgs {
         if self.cluster.is_empty() {
             return Ok(None);
         }
-        let is_database =
-            |from: &&String| from.starts_with("postgres://") || from.starts_with("postgresql://");
-        if let Some(database) = self.from.iter().find(is_database) {
+        if let Some(database) = self.from.iter().find(|from| is_postgres(from)) {
             let reason = "a cluster reads archives and raw logs; leave --cluster away, or read the archive \
                           that `pipeline archive export` makes of it";
             return Err(UsageError(format!("{}: {reason}", redacted(database))).into());

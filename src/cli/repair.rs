@@ -12,11 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::archive::unwrapped;
 use super::run::ship;
-use super::storage::{StorageArgs, is_postgres};
+use super::storage::StorageArgs;
 use super::verify::{Identified, identified};
 use super::{Global, print_error};
 use crate::archive::{Finding, Holdings, Report};
-use crate::client::PgConfig;
+use crate::client::{PgConfig, is_postgres};
 use crate::model::{ByteRange, ChunkRecord, chunk_id};
 use crate::source::{CutOptions, SourceError};
 use crate::stage::processor::DecoderPool;

@@ -8,10 +8,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::archive::{ListFormat, unwrapped};
-use super::storage::is_postgres;
 use super::units::{parse_time, with_commas};
 use super::{Exit, Global, UsageError};
-use crate::client::{ClientError, PgConfig, redacted};
+use crate::client::{ClientError, PgConfig, is_postgres, redacted};
 use crate::stage::replay::{ReplayError, ReplaySummary, replay};
 use crate::stage::shutdown::Shutdown;
 use crate::warehouse::Warehouse;

@@ -4,14 +4,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::units::parse_duration;
-use crate::client::{PgConfig, redacted};
+use crate::client::{PgConfig, is_postgres, redacted};
 use crate::log_type::LogTypes;
 use crate::sink::{ArchiveSink, GroupLimits, PostgresSink, Sink};
-
-/// Whether a location is a database, and not an archive.
-pub(super) fn is_postgres(location: &str) -> bool {
-    ["postgres://", "postgresql://"].iter().any(|scheme| location.starts_with(scheme))
-}
 
 /// How rows are stored.
 #[derive(Debug, Args)]

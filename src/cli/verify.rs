@@ -10,11 +10,10 @@ use serde_json::json;
 use super::archive::{ListFormat, unwrapped};
 use super::columns::aligned;
 use super::repair::repair;
-use super::storage::is_postgres;
 use super::units::with_commas;
 use super::{Exit, Global};
 use crate::archive::{Checks, Finding, GivenFile, Holdings, OfArchive, Report, verify};
-use crate::client::{PgConfig, redacted};
+use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::Archive;
 use crate::model::{Ledger, Source};
 use crate::source::{

@@ -13,6 +13,7 @@ use object_store::ObjectStore;
 use thiserror::Error;
 use url::Url;
 
+mod bearer;
 mod cloud;
 mod durable;
 pub mod postgres;
@@ -20,6 +21,7 @@ pub mod redis;
 mod secret;
 mod tls;
 
+pub use self::bearer::BearerToken;
 pub use self::cloud::{StorageFault, condensed};
 pub use self::durable::{DurableStore, STAGED_PREFIX};
 pub use self::postgres::{PgConfig, default_postgres_url};
@@ -34,6 +36,12 @@ pub const PAUSE_AT_START: Duration = Duration::from_secs(2);
 
 /// The service that a bucket is in, for messages.
 pub const OBJECT_STORAGE: &str = "object storage";
+
+/// Whether a location is a database, and not an archive.
+#[must_use]
+pub fn is_postgres(location: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| location.starts_with(scheme))
+}
 
 /// Why a location cannot be opened.
 #[derive(Debug, Error)]

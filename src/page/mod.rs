@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -19,9 +19,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use sha2::{Digest, Sha256};
 
 use self::answers::Answers;
+use crate::client::BearerToken;
 use crate::log_type::LogTypes;
 use crate::task::{TaskStatus, TaskStore};
 
@@ -29,8 +29,7 @@ use crate::task::{TaskStatus, TaskStore};
 #[derive(Debug, Clone)]
 pub struct PageState {
     answers: Arc<Answers>,
-    /// SHA-256 of the token, so that comparing takes the same time for all of them.
-    token: Option<[u8; 32]>,
+    token: Option<BearerToken>,
 }
 
 impl PageState {
@@ -44,7 +43,7 @@ impl PageState {
     /// The same for those only who show this token, as `authorization: Bearer ..`.
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
-        self.token = Some(Sha256::digest(token.trim().as_bytes()).into());
+        self.token = Some(BearerToken::new(token));
         self
     }
 }
@@ -104,17 +103,11 @@ async fn check_access(State(page): State<PageState>, request: Request, next: Nex
             }
         };
     };
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|text| text.split_once(' '));
-    let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token);
-    let is_right = shown.is_some_and(|token| {
-        let shown: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
-        shown == expected
-    });
-    match is_right {
+    match expected.is_shown_in(request.headers()) {
         true => next.run(request).await,
         false => {
-            let error = if shown.is_some() { "the token is wrong" } else { "a token is wanted" };
+            let is_wrong = BearerToken::shown(request.headers()).is_some();
+            let error = if is_wrong { "the token is wrong" } else { "a token is wanted" };
             (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "error": error }))).into_response()
         }
     }

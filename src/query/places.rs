@@ -25,7 +25,7 @@ use super::table::LakeTable;
 use super::union::UnionTable;
 use super::{LogsBranch, QueryError, logs};
 use crate::archive::{ArchiveError, Holdings, OfArchive, each_chunk};
-use crate::client::{PgConfig, redacted};
+use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::{Archive, TableSnapshot};
 use crate::ledger::{self, BLANKS, CHUNKS, Counted, Division, REJECTS, Uncounted};
 use crate::log_type::{LogType, LogTypes};
@@ -88,7 +88,7 @@ impl Places {
                     return Err(QueryError::Output(reason.to_owned()));
                 }
                 places.raw.push(path.to_owned());
-            } else if location.starts_with("postgres://") || location.starts_with("postgresql://") {
+            } else if is_postgres(location) {
                 let config =
                     PgConfig::parse(location).map_err(WarehouseError::from).map_err(ArchiveError::from)?;
                 let warehouse = Warehouse::open(config, schema).await.map_err(ArchiveError::from)?;

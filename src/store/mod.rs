@@ -19,7 +19,7 @@ pub use self::fetches::{FetchRecord, Fetches};
 pub use self::postgres::PostgresStore;
 pub use self::sqlite::SqliteStore;
 pub use self::statement::{Row, Statement, Value};
-use crate::client::PgConfig;
+use crate::client::{PgConfig, is_postgres};
 
 /// Where state is unless `--database` says otherwise.
 pub const DEFAULT_DATABASE: &str = "sqlite://./pipeline-data/state.db";
@@ -66,7 +66,7 @@ pub enum DatabaseLocation {
 impl DatabaseLocation {
     /// Understands `sqlite://PATH` (or a bare path) and `postgres://..`. Errors are of the configuration.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        if is_postgres(url) {
             return Ok(Self::Postgres(Box::new(PgConfig::parse(url)?)));
         }
         let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);

@@ -6,12 +6,13 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use thiserror::Error;
+
+use crate::client::BearerToken;
 
 /// What Standard Webhooks puts before a secret.
 const SECRET_PREFIX: &str = "whsec_";
@@ -21,7 +22,7 @@ const MIN_SECRET_LEN: usize = 16;
 /// Who may post.
 #[derive(Clone, Default)]
 pub struct Access {
-    token: Option<[u8; 32]>,
+    token: Option<BearerToken>,
     secrets: Vec<Vec<u8>>,
     tolerance: Duration,
 }
@@ -29,7 +30,7 @@ pub struct Access {
 impl fmt::Debug for Access {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Access")
-            .field("token", &self.token.map(|_| "***"))
+            .field("token", &self.token)
             .field("secrets", &self.secrets.len())
             .field("tolerance", &self.tolerance)
             .finish()
@@ -76,7 +77,7 @@ impl Access {
             .enumerate()
             .map(|(index, secret)| secret_of(secret).ok_or(AccessError::BadSecret(index + 1)));
         Ok(Self {
-            token: token.map(|token| Sha256::digest(token.trim()).into()),
+            token: token.map(BearerToken::new),
             secrets: secrets.collect::<Result<_, _>>()?,
             tolerance,
         })
@@ -90,14 +91,9 @@ impl Access {
 
     /// What can be told before the body is read.
     pub fn check_headers(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        let Some(expected) = self.token else { return Ok(()) };
-        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.split_once(' '));
-        let token = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token);
-        // of digests, equal prefixes tell nothing about the token
-        match token {
-            Some(token) if <[u8; 32]>::from(Sha256::digest(token.trim())) == expected => Ok(()),
-            _ => Err(Denied::Token),
+        match self.token.is_none_or(|token| token.is_shown_in(headers)) {
+            true => Ok(()),
+            false => Err(Denied::Token),
         }
     }
 

@@ -140,7 +140,7 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<Exi
         places = vec![client::default_postgres_url(), super::DEFAULT_ARCHIVE.to_owned()];
     }
     for place in places {
-        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| place.starts_with(scheme));
+        let is_postgres = client::is_postgres(&place);
         let mut found = Checks::new(if is_postgres { "postgres" } else { "archive" });
         match PgConfig::parse(&place) {
             _ if !is_postgres => archive::check(&place, &mut found).await,

@@ -13,7 +13,7 @@ use object_store::ObjectStore;
 use thiserror::Error;
 use url::{Url, form_urlencoded};
 
-use crate::client::{open_store, redacted};
+use crate::client::{is_postgres, open_store, redacted};
 use crate::query::QueryError;
 use crate::query::counted::CountedStore;
 use crate::query::error::external;
@@ -64,7 +64,7 @@ impl Reads {
                     true => path.to_owned(),
                     false => real(path.trim_start_matches("file://")),
                 });
-            } else if location.starts_with("postgres://") || location.starts_with("postgresql://") {
+            } else if is_postgres(location) {
                 let reason = "a worker reads archives and raw logs; leave it away".to_owned();
                 return Err(QueryError::Cluster(format!("{}: {reason}", redacted(location))));
             } else {

@@ -88,7 +88,7 @@ impl QueryWorker {
     ) -> Result<(), QueryError> {
         let token = self.token;
         let check = move |request: Request<()>| match &token {
-            Some(token) if !token.is_shown_in(request.metadata().as_ref()) => {
+            Some(token) if !token.expected.is_shown_in(request.metadata().as_ref()) => {
                 Err(Status::unauthenticated("the token is wrong or lacks; name its --token-file"))
             }
             _ => Ok(request),
