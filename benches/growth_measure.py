@@ -12,35 +12,20 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
+from peers.measure import TICKS_PER_SECOND, tree_cpu_seconds
+from peers.servers import Servers
+
 STREAM = "growth"
 # what a stream holds by default, less what a measurement must not touch
 ROOM = 62 << 20
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def ticks(pid):
-    """Parent and CPU seconds, those of its ended children included."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return int(fields[1]), sum(map(int, fields[11:15])) / TICKS
-
-
 def own_cpu(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(map(int, fields[11:13])) / TICKS
+    return sum(map(int, fields[11:13])) / TICKS_PER_SECOND
 
 
 class Redis:
@@ -73,19 +58,15 @@ class Services:
         # told to end, it still stops what it started
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.children = []
-        self.folder = Path(tempfile.mkdtemp(prefix="pipeline-growth-"))
-        # the servers run as another user, who has to get through
-        self.folder.chmod(0o755)
-        ports = {"PIPELINE_PG_PORT": str(free_port()), "PIPELINE_REDIS_PORT": str(free_port())}
-        self.environment = {**os.environ, **ports, "PGPASSWORD": "pipeline"}
-        self.script = [ROOT / "scripts" / "services"]
-        self.dir = self.folder / "services"
-        subprocess.run([*self.script, "start", "--dir", self.dir], env=self.environment, check=True,
-                       stdout=subprocess.DEVNULL)
-        self.postmaster = int((self.dir / "postgres" / "postmaster.pid").read_text().split()[0])
-        self.redis_url = f"redis://127.0.0.1:{ports['PIPELINE_REDIS_PORT']}"
-        self.postgres_url = f"postgres://pipeline@127.0.0.1:{ports['PIPELINE_PG_PORT']}/pipeline"
-        self.redis = Redis(int(ports["PIPELINE_REDIS_PORT"]))
+        self.servers = Servers()
+        self.servers.start()
+        self.folder = self.servers.folder
+        self.environment = {**os.environ, "PGPASSWORD": "pipeline"}
+        self.postmaster = int((self.folder / "services/postgres/postmaster.pid").read_text().split()[0])
+        self.redis_url = self.servers.redis
+        # a password in it would be warned of
+        self.postgres_url = f"postgres://pipeline@127.0.0.1:{self.servers.postgres_port}/pipeline"
+        self.redis = Redis(self.servers.redis_port)
         self.pipeline = os.fspath(Path(options.pipeline).resolve())
         self.schemas = 0
         # it begins when it likes, and takes as much as a round
@@ -100,13 +81,10 @@ class Services:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-        subprocess.run([*self.script, "stop", "--purge", "--dir", self.dir], env=self.environment, check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.servers.remove()
 
     def postgres_cpu(self):
-        children = (ticks(pid) for pid in os.listdir("/proc") if pid.isdigit())
-        children = sum(cpu for parent, cpu in filter(None, children) if parent == self.postmaster)
-        return ticks(self.postmaster)[1] + children
+        return tree_cpu_seconds(self.postmaster)
 
     def start(self, *arguments):
         command = [self.pipeline, *map(os.fspath, arguments), "--quiet"]
@@ -301,7 +279,7 @@ def machine_cpu():
     """Seconds that all cores were busy or taken away since the machine started."""
     fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]))
     user, nice, system, _, _, irq, softirq, steal = fields[:8]
-    return (user + nice + system + irq + softirq + steal) / TICKS
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
 
 
 def validate(options, path, measured, world_of, chosen):
