@@ -242,18 +242,25 @@ fn halves_that_are_killed_stopped_emptied_and_cut_off_lose_nothing_and_double_no
     let into = campaign.database.url();
     let verified = campaign.site.end(&["verify", "--count", "--content", "--into", &into, "logs"]);
     assert_eq!(verified.code, Some(0), "PIPELINE_CHAOS_SEED={seed}: {}{}", verified.stdout, verified.stderr);
-    let (lines, lost, doubled) = compare(&campaign.site, &campaign.database);
-    let summary: Vec<String> = struck.iter().map(|(fault, times)| format!("{times} {fault:?}")).collect();
-    println!(
-        "{faults} faults ({}) in {:.0} s, {lines} lines: {lost} lost, {doubled} doubled, seed {seed}",
-        summary.join(", "),
-        started.elapsed().as_secs_f64()
-    );
+    let what = format!("{faults} faults: {}", summary(&struck, started));
+    assert_all_is_there_once(&campaign.site, &campaign.database, &what, seed);
+}
+
+/// Ends a campaign that `what` describes: each line is stored once.
+pub(crate) fn assert_all_is_there_once(site: &Site, database: &Database, what: &str, seed: u64) {
+    let (lines, lost, doubled) = compare(site, database);
+    println!("{what}, {lines} lines: {lost} lost, {doubled} doubled, seed {seed}");
     assert_eq!((lost, doubled), (0, 0), "PIPELINE_CHAOS_SEED={seed}");
 }
 
+/// Which faults struck how often, and in which time.
+pub(crate) fn summary(struck: &BTreeMap<impl std::fmt::Debug, u32>, started: Instant) -> String {
+    let faults: Vec<String> = struck.iter().map(|(fault, times)| format!("{times} {fault:?}")).collect();
+    format!("{} in {:.0} s", faults.join(", "), started.elapsed().as_secs_f64())
+}
+
 /// Holds the lines of the files, by their content, against rows, rejects and blanks: lines, lost, doubled.
-pub(crate) fn compare(site: &Site, database: &Database) -> (usize, i64, i64) {
+fn compare(site: &Site, database: &Database) -> (usize, i64, i64) {
     let mut balance: BTreeMap<String, i64> = BTreeMap::new();
     let mut lines = 0;
     for file in std::fs::read_dir(site.at("logs")).unwrap() {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Instant;
 
-use crate::campaign::{Random, compare, seed, setting};
+use crate::campaign::{Random, assert_all_is_there_once, seed, setting, summary};
 use crate::servers::{Database, Host, Lan, Postgres, Proxy, Redis};
 use crate::support::{NO_TYPE, Running, Site};
 
@@ -251,14 +251,7 @@ fn round(seed: u64) {
     let verify = hosts.site.command(&["verify", "--count", "--content", "--into", &into, "logs"]);
     let verified = Running::start(&mut hosts.processors[0].host.run(&verify)).wait();
     assert_eq!(verified.code, Some(0), "PIPELINE_CHAOS_SEED={seed}: {}{}", verified.stdout, verified.stderr);
-    let (lines, lost, doubled) = compare(&hosts.site, &hosts.database);
-    let summary: Vec<String> = struck.iter().map(|(fault, times)| format!("{times} {fault:?}")).collect();
-    println!(
-        "{} in {:.0} s, {lines} lines: {lost} lost, {doubled} doubled, seed {seed}",
-        summary.join(", "),
-        started.elapsed().as_secs_f64()
-    );
-    assert_eq!((lost, doubled), (0, 0), "PIPELINE_CHAOS_SEED={seed}");
+    assert_all_is_there_once(&hosts.site, &hosts.database, &summary(&struck, started), seed);
 }
 
 #[test]
