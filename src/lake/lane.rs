@@ -187,12 +187,22 @@ impl Worker {
             ));
         };
         let last_day = (Utc::now().timestamp() / 86_400) as i32 + FUTURE_DAYS;
+        let mut last = None;
         let mut day_of = |row: usize| {
-            let day = times.is_valid(row).then(|| times.value(row).div_euclid(MICROS_PER_DAY) as i32);
-            day.filter(|day| (FIRST_DAY..=last_day).contains(day)).filter(|day| self.admits(*day))
+            let read = times.is_valid(row).then(|| times.value(row).div_euclid(MICROS_PER_DAY) as i32)?;
+            // rows of one day mostly follow each other
+            if let Some((known, day)) = last
+                && known == read
+            {
+                return day;
+            }
+            let day = Some(read).filter(|day| (FIRST_DAY..=last_day).contains(day));
+            let day = day.filter(|day| self.admits(*day));
+            last = Some((read, day));
+            day
         };
         let days: Vec<_> = (0..rows.num_rows()).map(&mut day_of).collect();
-        let distinct: BTreeSet<_> = days.iter().copied().collect();
+        let distinct: BTreeSet<_> = days.chunk_by(|a, b| a == b).map(|run| run[0]).collect();
         if let (Some(day), 1) = (distinct.first(), distinct.len()) {
             return Ok(vec![(*day, rows)]);
         }

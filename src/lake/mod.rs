@@ -25,6 +25,7 @@ mod orphans;
 mod pages;
 mod parquet_settings;
 mod parquet_writer;
+mod present;
 mod read;
 mod schema;
 mod statistics;

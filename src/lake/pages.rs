@@ -1,8 +1,6 @@
 //! The pages of a column chunk: compressed, framed and counted.
 //!
 //! Deliberately absent: what is in a page; `column_chunk` knows.
-use std::io::Write;
-
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, EncodingMask, ZstdLevel};
 use parquet::bloom_filter::Sbbf;
@@ -13,7 +11,8 @@ use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetInd
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
-use zstd::zstd_safe::{self, CCtx, CParameter};
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
+use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer};
 
 use super::parquet_settings::ZSTD_LEVEL;
 
@@ -27,23 +26,17 @@ pub(super) struct ColumnChunk {
 /// One form that a page's content can take.
 #[derive(Debug)]
 pub(super) struct Body {
-    /// What comes before the values.
-    pub(super) head: Vec<u8>,
-    pub(super) values: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
+    /// Where its values begin.
+    pub(super) head_bytes: usize,
     /// Repetitions among the values are chance.
     pub(super) is_noise: bool,
 }
 
-impl Body {
-    fn len_bytes(&self) -> usize {
-        self.head.len() + self.values.len()
-    }
-}
-
 /// The pages of one column chunk as they are written, and what its metadata says of them.
-pub(super) struct Pages {
+pub(super) struct Pages<'a> {
     pub(super) column: ColumnDescPtr,
-    compressors: Compressors,
+    compressors: &'a mut Compressors,
     sink: TrackedWrite<Vec<u8>>,
     encodings: Vec<Encoding>,
     data_page_offset: Option<i64>,
@@ -55,10 +48,10 @@ pub(super) struct Pages {
     offset_index: OffsetIndexBuilder,
 }
 
-impl Pages {
-    pub(super) fn try_new(column: ColumnDescPtr) -> Result<Self> {
-        Ok(Self {
-            compressors: Compressors::try_new()?,
+impl<'a> Pages<'a> {
+    pub(super) fn new(column: ColumnDescPtr, compressors: &'a mut Compressors) -> Self {
+        Self {
+            compressors,
             column_index: None,
             column,
             sink: TrackedWrite::new(Vec::new()),
@@ -68,41 +61,36 @@ impl Pages {
             uncompressed: 0,
             num_rows: 0,
             offset_index: OffsetIndexBuilder::new(),
-        })
+        }
     }
 
     pub(super) fn write_dictionary(&mut self, plain: Vec<u8>, num_entries: usize) -> Result<()> {
-        let body = Body { head: Vec::new(), values: plain, is_noise: false };
+        let body = Body { bytes: plain, head_bytes: 0, is_noise: false };
         let page = Page::DictionaryPage {
-            buf: self.compressors.compress(&body)?,
+            buf: Bytes::copy_from_slice(self.compressors.compress(&body)?),
             num_values: num_entries as u32,
             encoding: Encoding::PLAIN,
             is_sorted: false,
         };
         self.dictionary_page_offset = Some(self.sink.bytes_written() as i64);
         self.encodings.push(Encoding::PLAIN);
-        self.write(page, body.len_bytes())?;
+        self.write(page, body.bytes.len())?;
         Ok(())
     }
 
     /// Writes whichever of `bodies`, which mean the same rows, is smallest.
-    pub(super) fn write_data<T>(
-        &mut self,
-        bodies: &[Body],
-        rows: &[Option<T>],
-        encoding: Encoding,
-    ) -> Result<()> {
+    pub(super) fn write_data(&mut self, bodies: &[Body], num_rows: usize, encoding: Encoding) -> Result<()> {
         let mut smallest: Option<(Bytes, usize)> = None;
         for body in bodies {
             let compressed = self.compressors.compress(body)?;
             if smallest.as_ref().is_none_or(|(known, _)| compressed.len() < known.len()) {
-                smallest = Some((compressed, body.len_bytes()));
+                smallest = Some((Bytes::copy_from_slice(compressed), body.bytes.len()));
             }
         }
         let (buf, uncompressed) = smallest.unwrap_or_default();
         let page = Page::DataPage {
             buf,
-            num_values: rows.len() as u32,
+            num_values: num_rows as u32,
             encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
@@ -115,8 +103,8 @@ impl Pages {
         }
         let len_bytes = self.write(page, uncompressed)?;
         self.offset_index.append_offset_and_size(offset, len_bytes as i32);
-        self.offset_index.append_row_count(rows.len() as i64);
-        self.num_rows += rows.len();
+        self.offset_index.append_row_count(num_rows as i64);
+        self.num_rows += num_rows;
         Ok(())
     }
 
@@ -157,41 +145,49 @@ pub(super) fn compression() -> Compression {
     Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default())
 }
 
-/// zstd in two tempers, with contexts that are kept from page to page.
-struct Compressors {
+/// zstd in two tempers, with contexts and a buffer that are kept from page to page.
+pub(super) struct Compressors {
     /// Looks for repetitions.
-    plain: zstd::bulk::Compressor<'static>,
+    plain: CCtx<'static>,
     /// Finds few: where repetitions are chance, naming them costs more than the bytes themselves.
     noise: CCtx<'static>,
+    out: Vec<u8>,
 }
 
 impl Compressors {
-    fn try_new() -> Result<Self> {
-        let plain = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external)?;
-        let mut noise = CCtx::create();
+    pub(super) fn try_new() -> Result<Self> {
+        let (mut plain, mut noise) = (CCtx::create(), CCtx::create());
+        plain.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).map_err(external)?;
         let weak =
             [CParameter::CompressionLevel(ZSTD_LEVEL), CParameter::HashLog(6), CParameter::MinMatch(7)];
         for parameter in weak {
-            let set = noise.set_parameter(parameter);
-            set.map_err(|code| ParquetError::General(zstd_safe::get_error_name(code).to_owned()))?;
+            noise.set_parameter(parameter).map_err(external)?;
         }
-        Ok(Self { plain, noise })
+        Ok(Self { plain, noise, out: Vec::new() })
     }
 
-    fn compress(&mut self, body: &Body) -> Result<Bytes> {
+    fn compress(&mut self, body: &Body) -> Result<&[u8]> {
+        let (head, values) = body.bytes.split_at(body.head_bytes);
+        self.out.clear();
+        // a block more than usual, with its header
+        self.out.reserve(zstd_safe::compress_bound(body.bytes.len()) + 16);
         if !body.is_noise {
-            let whole = [body.head.as_slice(), &body.values].concat();
-            return self.plain.compress(&whole).map(Bytes::from).map_err(external);
+            self.plain.compress2(&mut self.out, &body.bytes).map_err(external)?;
+            return Ok(&self.out);
         }
-        let out = Vec::with_capacity(body.len_bytes() / 2 + 64);
-        let mut frame = zstd::stream::write::Encoder::with_context(out, &mut self.noise);
+        let mut out = OutBuffer::around(&mut self.out);
         // The head gets a block of its own: its odd bytes would lengthen the codes of the values.
-        let written = frame.write_all(&body.head).and_then(|()| frame.flush());
-        written.and_then(|()| frame.write_all(&body.values)).map_err(external)?;
-        frame.finish().map(Bytes::from).map_err(external)
+        for (part, end) in [(head, ZSTD_EndDirective::ZSTD_e_flush), (values, ZSTD_EndDirective::ZSTD_e_end)]
+        {
+            let mut part = InBuffer::around(part);
+            if self.noise.compress_stream2(&mut out, &mut part, end).map_err(external)? > 0 {
+                return Err(ParquetError::General("zstd needs more room than its bound".to_owned()));
+            }
+        }
+        Ok(&self.out)
     }
 }
 
-fn external(cause: std::io::Error) -> ParquetError {
-    ParquetError::External(cause.into())
+fn external(code: zstd_safe::ErrorCode) -> ParquetError {
+    ParquetError::General(zstd_safe::get_error_name(code).to_owned())
 }

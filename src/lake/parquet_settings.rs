@@ -16,6 +16,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::pages::compression;
+use super::present::Present;
 use super::schema::Layout;
 
 /// On the standard data level 3 saves 0.2 % and level 9 no more: what is left is noise that no level compresses.
@@ -79,22 +80,29 @@ pub(super) fn properties(layout: &Layout, schema: &Schema, num_rows: usize) -> W
 }
 
 /// The values of a column of integers or timestamps.
-pub(super) fn integers(columns: &[ArrayRef]) -> Vec<Option<i64>> {
-    let mut values = Vec::with_capacity(columns.iter().map(|column| column.len()).sum());
+pub(super) fn integers(columns: &[ArrayRef]) -> Present<i64> {
+    let mut values = Present::with_capacity(columns.iter().map(|column| column.len()).sum());
     for column in columns {
+        let nulls = column.nulls();
         match column.data_type() {
             DataType::Int16 => {
-                values.extend(column.as_primitive::<Int16Type>().iter().map(|v| v.map(i64::from)))
+                let narrow = column.as_primitive::<Int16Type>().values();
+                values.extend(narrow.iter().map(|value| i64::from(*value)), nulls);
             }
             DataType::Int32 => {
-                values.extend(column.as_primitive::<Int32Type>().iter().map(|v| v.map(i64::from)))
+                let narrow = column.as_primitive::<Int32Type>().values();
+                values.extend(narrow.iter().map(|value| i64::from(*value)), nulls);
             }
-            DataType::Int64 => values.extend(column.as_primitive::<Int64Type>().iter()),
+            DataType::Int64 => {
+                values.extend(column.as_primitive::<Int64Type>().values().iter().copied(), nulls);
+            }
             DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                values.extend(column.as_primitive::<TimestampMillisecondType>().iter());
+                let millis = column.as_primitive::<TimestampMillisecondType>().values();
+                values.extend(millis.iter().copied(), nulls);
             }
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                values.extend(column.as_primitive::<TimestampMicrosecondType>().iter());
+                let micros = column.as_primitive::<TimestampMicrosecondType>().values();
+                values.extend(micros.iter().copied(), nulls);
             }
             _ => {}
         }
@@ -111,16 +119,20 @@ fn sample(batches: &[RecordBatch], position: usize) -> Vec<i64> {
         room -= column.len();
         columns.push(column);
     }
-    integers(&columns).into_iter().flatten().collect()
+    integers(&columns).values().to_vec()
 }
 
 /// The cheapest plan by bits per value.
 fn number_plan(values: &[i64], width_bytes: usize) -> ColumnPlan {
-    let distinct = values.iter().collect::<HashSet<_>>().len();
     if values.len() < 16 {
         return ColumnPlan::Crate;
     }
-    if distinct <= values.len() / 4 {
+    let mut distinct = HashSet::new();
+    let mut are_few = |value| {
+        distinct.insert(value);
+        distinct.len() <= values.len() / 4
+    };
+    if values.iter().all(&mut are_few) {
         return ColumnPlan::NumberDictionary;
     }
     let is_steady = delta_bits(values) <= split_bits(values, width_bytes);
