@@ -1,8 +1,10 @@
-//! Results as table, JSON, CSV or Parquet, written batch by batch.
+//! Results as table, JSON, CSV or Parquet, batch by batch.
 //!
 //! Invariants: memory does not depend on the number of rows; a reader that goes away (`| head`) is a way to
 //! end, not an error; control characters of log lines do not reach a terminal as such.
 use std::io::{self, Write};
+use std::panic::resume_unwind;
+use std::thread::available_parallelism;
 
 use arrow::array::RecordBatch;
 use arrow::csv;
@@ -10,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::json;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures_util::StreamExt;
 use parquet::arrow::ArrowWriter;
@@ -17,6 +20,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use tokio::task::spawn_blocking;
 
 use super::QueryError;
 
@@ -60,13 +64,44 @@ impl<W: Write + Send> ResultPrinter<W> {
     }
 
     async fn write(&mut self, mut result: SendableRecordBatchStream) -> Result<(), QueryError> {
-        let mut writer = Writer::try_new(self.format, &mut self.out, result.schema())?;
+        let (out, schema) = (&mut self.out, result.schema());
+        let mut writer = match self.format {
+            OutputFormat::Table => Writer::Table(TableWriter::new(out, schema)),
+            OutputFormat::Json => {
+                Writer::Json(json::WriterBuilder::new().with_explicit_nulls(true).build(out))
+            }
+            OutputFormat::Csv => return self.write_csv(result).await,
+            OutputFormat::Parquet => Writer::Parquet(Box::new(parquet_writer(out, schema)?)),
+        };
         while let Some(batch) = result.next().await {
             writer.write(&batch?)?;
         }
         writer.finish()?;
         Ok(self.out.flush()?)
     }
+
+    /// On all cores at once, in order: to make text of a large result takes as long as to find it.
+    async fn write_csv(&mut self, result: SendableRecordBatchStream) -> Result<(), QueryError> {
+        // the names, also of a result without rows
+        self.out.write_all(&csv_of(&RecordBatch::new_empty(result.schema()), true)?)?;
+        let text = |batch: Result<RecordBatch, DataFusionError>| async {
+            let batch = batch?;
+            let text = spawn_blocking(move || csv_of(&batch, false)).await;
+            text.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+        };
+        let cores = available_parallelism().map_or(1, usize::from);
+        let mut texts = result.map(text).buffered(cores);
+        while let Some(text) = texts.next().await {
+            self.out.write_all(&text?)?;
+        }
+        Ok(self.out.flush()?)
+    }
+}
+
+fn csv_of(batch: &RecordBatch, has_header: bool) -> Result<Vec<u8>, QueryError> {
+    let mut text = Vec::new();
+    csv::WriterBuilder::new().with_header(has_header).build(&mut text).write(batch)?;
+    Ok(text)
 }
 
 impl From<io::Error> for QueryError {
@@ -104,41 +139,27 @@ impl<W: Write> Write for Outlet<W> {
     }
 }
 
+fn parquet_writer<W: Write + Send>(out: W, schema: SchemaRef) -> Result<ArrowWriter<W>, ParquetError> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .build();
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(out, schema, options)
+}
+
+/// Of the forms that are written a batch after the other.
 enum Writer<W: Write + Send> {
     Table(TableWriter<W>),
     Json(json::ArrayWriter<W>),
-    Csv(Box<csv::Writer<W>>),
     Parquet(Box<ArrowWriter<W>>),
 }
 
 impl<W: Write + Send> Writer<W> {
-    fn try_new(format: OutputFormat, out: W, schema: SchemaRef) -> Result<Self, QueryError> {
-        Ok(match format {
-            OutputFormat::Table => Self::Table(TableWriter::new(out, schema)),
-            OutputFormat::Json => Self::Json(json::WriterBuilder::new().with_explicit_nulls(true).build(out)),
-            OutputFormat::Csv => {
-                let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
-                // The header, also of a result without rows.
-                writer.write(&RecordBatch::new_empty(schema))?;
-                Self::Csv(Box::new(writer))
-            }
-            OutputFormat::Parquet => {
-                let properties = WriterProperties::builder()
-                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                    .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-                    .build();
-                let options =
-                    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-                Self::Parquet(Box::new(ArrowWriter::try_new_with_options(out, schema, options)?))
-            }
-        })
-    }
-
     fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         match self {
             Self::Table(writer) => writer.write(batch),
             Self::Json(writer) => Ok(writer.write(batch)?),
-            Self::Csv(writer) => Ok(writer.write(batch)?),
             Self::Parquet(writer) => Ok(writer.write(batch)?),
         }
     }
@@ -150,7 +171,6 @@ impl<W: Write + Send> Writer<W> {
                 writer.finish()?;
                 Ok(writeln!(writer.into_inner())?)
             }
-            Self::Csv(_) => Ok(()),
             Self::Parquet(writer) => Ok(writer.close().map(|_| ())?),
         }
     }

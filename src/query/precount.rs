@@ -3,9 +3,12 @@
 //! `SELECT src, count(*) .. GROUP BY src` spends its time on hashing a text per row, where each file already has a
 //! number per value. This rule reads such columns of the archive as dictionaries and puts a [`PrecountExec`] in the
 //! place of the aggregate that each core runs for itself: it counts by number, and hands on each file's values once
-//! with their counts, for the aggregate behind to merge. Deliberately absent: any aggregate but `count(*)`, and
-//! columns that the scan filters by.
+//! with their counts, for the aggregate behind to merge. Where nothing above that aggregate needs its rows dealt by
+//! hash, [`CountedGroupsExec`] takes its place, and merges by number too. Deliberately absent: any aggregate but
+//! `count(*)`, and columns that the scan filters by.
+mod counters;
 mod exec;
+mod groups;
 mod reader;
 
 use std::sync::Arc;
@@ -23,10 +26,17 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 
 use self::exec::PrecountExec;
+use self::groups::CountedGroupsExec;
 use self::reader::DictionaryReaders;
 
 /// The rule, to run after all others.
@@ -51,6 +61,30 @@ impl PhysicalOptimizerRule for Precount {
             Ok(counted.map_or(Transformed::no(node), Transformed::yes))
         })
         .data()
+        .and_then(with_counted_groups)
+    }
+}
+
+/// The aggregate that is last but for what orders, renames, filters or limits its rows is taken the place of.
+fn with_counted_groups(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(counted) = CountedGroupsExec::in_place_of(&plan) {
+        return Ok(Arc::new(counted));
+    }
+    let passes_rows_on = plan.is::<SortPreservingMergeExec>()
+        || plan.is::<SortExec>()
+        || plan.is::<ProjectionExec>()
+        || plan.is::<FilterExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<LocalLimitExec>()
+        || plan.is::<GlobalLimitExec>();
+    let [child] = plan.children()[..] else { return Ok(plan) };
+    if !passes_rows_on {
+        return Ok(plan);
+    }
+    let counted = with_counted_groups(Arc::clone(child))?;
+    match Arc::ptr_eq(&counted, child) {
+        true => Ok(plan),
+        false => replace_children_if_necessary(plan, vec![counted]),
     }
 }
 

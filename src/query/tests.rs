@@ -360,6 +360,57 @@ async fn counts_and_time_bounds_need_no_scan() {
 }
 
 #[tokio::test]
+async fn groups_counted_by_number_are_those_that_are_counted_by_text() {
+    let mut fixture = Fixture::new();
+    // a text column that most files lack
+    let dns = &mut fixture.tables[1];
+    let mut fields = dns.schema.fields().to_vec();
+    fields.push(Arc::new(Field::new("added", DataType::Utf8, true)));
+    dns.schema = Arc::new(Schema::new(fields));
+    let old = dns.files[0].clone();
+    let time = TimestampMicrosecondArray::from(vec![old.time_range.unwrap().0; 2]).with_timezone("UTC");
+    let columns: [(&str, ArrayRef); 2] =
+        [("timestamp", Arc::new(time)), ("added", Arc::new(StringArray::from(vec![Some("x"), None])))];
+    let path = "dns/day=2024-01-15/new.parquet".to_owned();
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let size_bytes = write_file(fixture.folder.path(), &path, &batch);
+    dns.files.push(DataFile { path, size_bytes, num_rows: 2, ..old });
+    let session = fixture.session();
+    let by_src = "(SELECT src, count(*) AS n FROM firewall_logs GROUP BY src)";
+    let by_client = "(SELECT client_ip, count(*) AS n FROM dns_logs GROUP BY client_ip)";
+    let join = format!(
+        "SELECT a.src, a.n, b.n AS m FROM {by_src} a JOIN {by_client} b ON a.src = b.client_ip ORDER BY src"
+    );
+    for (statement, is_counted) in [
+        ("SELECT src, count(*) AS n FROM firewall_logs GROUP BY src ORDER BY n DESC, src", true),
+        (
+            "SELECT src, dst, count(*) AS n FROM firewall_logs GROUP BY src, dst ORDER BY n DESC, src, dst LIMIT 30",
+            true,
+        ),
+        (
+            "SELECT dst, src, count(*) AS n FROM firewall_logs WHERE dst_port = 443 GROUP BY src, dst ORDER BY dst, src",
+            true,
+        ),
+        ("SELECT rule FROM firewall_logs GROUP BY rule HAVING count(*) > 100 ORDER BY rule", true),
+        (
+            "SELECT added, query_type, count(*) AS n FROM dns_logs GROUP BY added, query_type ORDER BY added, query_type",
+            true,
+        ),
+        (
+            "SELECT action, proto, rule, count(*) AS n FROM firewall_logs GROUP BY action, proto, rule ORDER BY 1, 2, 3",
+            false,
+        ),
+        (join.as_str(), false),
+    ] {
+        let plan = csv(&session, &format!("EXPLAIN {statement}")).await;
+        assert_eq!(plan.contains("CountedGroupsExec"), is_counted, "{statement}: {plan}");
+        let by_text = csv(&session, &statement.replace("count(*)", "sum(1)")).await;
+        assert!(by_text.lines().count() > 2, "{statement} finds too little to prove anything");
+        assert_eq!(csv(&session, statement).await, by_text, "{statement}");
+    }
+}
+
+#[tokio::test]
 async fn a_filter_with_a_subquery_finds_the_same_rows() {
     let fixture = Fixture::new();
     let session = fixture.session();

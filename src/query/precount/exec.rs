@@ -1,14 +1,13 @@
 //! Rows with dictionaries in, each distinct combination of their values with its number of rows out.
 //!
-//! Counts are kept while dictionaries stay the same, which is as long as a file is read, and only where all their
-//! combinations fit in [`MAX_COMBINATIONS`]; else each row is handed on with a count of one. Memory is bounded by
-//! that. Deliberately absent: merging what different dictionaries have in common, which the aggregate above does.
+//! Counts are kept while dictionaries stay the same, and only where there are few enough combinations (see
+//! `counters`); else each row is handed on with a count of one. Memory is bounded by that. Deliberately absent: merging what different dictionaries have in common, which the aggregate above does.
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Int32Type, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -23,8 +22,7 @@ use datafusion::physical_plan::{
 };
 use futures_util::{StreamExt, stream};
 
-/// As many counters as a batch has rows: beyond, most would stay at zero.
-const MAX_COMBINATIONS: usize = 8192;
+use super::counters::Counters;
 
 /// See the module.
 #[derive(Debug)]
@@ -46,6 +44,15 @@ impl PrecountExec {
             input.boundedness(),
         );
         Self { input, columns, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    pub(super) fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.input
+    }
+
+    /// The columns of the input that are counted by.
+    pub(super) fn columns(&self) -> &[usize] {
+        &self.columns
     }
 }
 
@@ -136,72 +143,43 @@ impl ExecutionPlan for PrecountExec {
 struct Counts {
     columns: Vec<usize>,
     schema: SchemaRef,
-    held: Option<Held>,
-}
-
-struct Held {
-    /// Of each column.
-    dictionaries: Vec<ArrayRef>,
-    /// By combination: the first column's key plus the number of its keys times the second's, and so on; the last
-    /// key of a column stands for NULL.
-    by_combination: Vec<i64>,
+    held: Option<Counters>,
 }
 
 impl Counts {
     /// Counts the batch's rows. What is returned is counted no more.
     fn add(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
-        let mut columns: Vec<&DictionaryArray<Int32Type>> = Vec::with_capacity(self.columns.len());
-        for column in &self.columns {
-            match batch.column(*column).as_dictionary_opt() {
-                Some(column) => columns.push(column),
-                None => return internal_err!("PrecountExec over a column that is no dictionary"),
-            }
-        }
-        let is_same = self.held.as_ref().is_some_and(|held| {
-            columns.iter().zip(&held.dictionaries).all(|(column, held)| Arc::ptr_eq(column.values(), held))
-        });
+        let columns = Counters::columns(batch, &self.columns)?;
+        let is_same = self.held.as_ref().is_some_and(|held| held.are_of(&columns));
         let finished = if is_same { None } else { self.flush()? };
-        let mut combinations = columns.iter().map(|column| column.values().len() + 1);
-        let combinations = combinations.try_fold(1usize, usize::checked_mul).unwrap_or(usize::MAX);
-        if combinations > MAX_COMBINATIONS {
-            // nothing is held: the dictionaries are others, or were too big before
-            let keys = columns.iter().map(|column| column.keys().clone());
-            let dictionaries = columns.iter().map(|column| Arc::clone(column.values()));
-            let rows = self.batch(dictionaries.zip(keys), Int64Array::from_value(1, batch.num_rows()))?;
-            return Ok(Some(match finished {
-                Some(finished) => arrow::compute::concat_batches(&self.schema, [&finished, &rows])?,
-                None => rows,
-            }));
+        if self.held.get_or_insert_with(|| Counters::new(&columns)).add(&columns) {
+            return Ok(finished);
         }
-        let held = self.held.get_or_insert_with(|| Held {
-            dictionaries: columns.iter().map(|column| Arc::clone(column.values())).collect(),
-            by_combination: vec![0; combinations],
-        });
-        count(&columns, &mut held.by_combination);
-        Ok(finished)
+        let keys = columns.iter().map(|column| column.keys().clone());
+        let dictionaries = columns.iter().map(|column| Arc::clone(column.values()));
+        let rows = self.batch(dictionaries.zip(keys), Int64Array::from_value(1, batch.num_rows()))?;
+        Ok(Some(match finished {
+            Some(finished) => arrow::compute::concat_batches(&self.schema, [&finished, &rows])?,
+            None => rows,
+        }))
     }
 
     /// What is counted so far, if anything is.
     fn flush(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(Held { dictionaries, by_combination }) = self.held.take() else { return Ok(None) };
-        let present: Vec<usize> =
-            (0..by_combination.len()).filter(|combination| by_combination[*combination] > 0).collect();
-        if present.is_empty() {
+        let Some(held) = self.held.take() else { return Ok(None) };
+        let (combinations, counts): (Vec<usize>, Vec<i64>) = held.counted().unzip();
+        if combinations.is_empty() {
             return Ok(None);
         }
-        let mut stride = 1;
-        let keys = dictionaries.iter().map(|dictionary| {
-            let (own, len) = (stride, dictionary.len());
-            stride *= len + 1;
-            present
-                .iter()
-                .map(|combination| combination / own % (len + 1))
-                .map(|key| if key == len { None } else { i32::try_from(key).ok() })
-                .collect::<Int32Array>()
-        });
-        let keys: Vec<_> = keys.collect();
-        let counts = present.iter().map(|combination| by_combination[*combination]).collect();
-        self.batch(dictionaries.into_iter().zip(keys), counts).map(Some)
+        let mut keys: Vec<_> =
+            held.dictionaries().iter().map(|_| Int32Array::builder(combinations.len())).collect();
+        for combination in combinations {
+            for ((key, dictionary), keys) in held.keys(combination).zip(held.dictionaries()).zip(&mut keys) {
+                keys.append_option(if key == dictionary.len() { None } else { i32::try_from(key).ok() });
+            }
+        }
+        let keys = keys.into_iter().map(|mut keys| keys.finish());
+        self.batch(held.dictionaries().iter().cloned().zip(keys), counts.into()).map(Some)
     }
 
     fn batch(
@@ -216,24 +194,5 @@ impl Counts {
         let counts: ArrayRef = Arc::new(counts);
         arrays.resize(self.schema.fields().len(), counts);
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
-    }
-}
-
-fn count(columns: &[&DictionaryArray<Int32Type>], by_combination: &mut [i64]) {
-    if let [column] = columns
-        && column.null_count() == 0
-    {
-        // a key beyond its dictionary is no array that can be made
-        column.keys().values().iter().for_each(|key| by_combination[*key as usize] += 1);
-        return;
-    }
-    for row in 0..columns[0].len() {
-        let (mut combination, mut stride) = (0, 1);
-        for column in columns {
-            let len = column.values().len();
-            combination += stride * column.key(row).unwrap_or(len);
-            stride *= len + 1;
-        }
-        by_combination[combination] += 1;
     }
 }
