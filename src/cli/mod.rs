@@ -308,7 +308,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(SourceError::Location(_)) => return Exit::CONFIGURATION,
         Some(error) => match error.fault() {
             Some(StorageFault::NoBucket | StorageFault::Denied) => return Exit::CONFIGURATION,
-            Some(StorageFault::Unreachable | StorageFault::Busy) => return Exit::SERVICE,
+            Some(_) => return Exit::SERVICE,
             None => {}
         },
         None => {}

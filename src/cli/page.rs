@@ -1,11 +1,18 @@
 //! The page of `pipeline serve`, alone (`--no-webhook`) or beside the webhook.
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
+use axum::Router;
 use clap::Args;
 
 use super::{Global, UsageError};
 use crate::page::PageState;
+use crate::store::{Database, DatabaseLocation, SqliteStore};
 use crate::task::TaskStore;
+
+/// So long the start waits for the database whose tasks the page shows.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the page shows besides the database of state.
 #[derive(Debug, Args)]
@@ -23,10 +30,62 @@ fn parse_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// What of the receiver's own flags the page goes by.
+pub(super) struct PageOf<'a> {
+    pub(super) listen: &'a str,
+    /// The one whose tasks are shown.
+    pub(super) database: Option<&'a str>,
+    pub(super) schema: &'a str,
+    pub(super) archive: Option<&'a str>,
+    pub(super) token_file: Option<&'a Path>,
+    /// Whether senders have to sign.
+    pub(super) wants_signatures: bool,
+}
+
 impl PageArgs {
+    /// The page, with the tasks of the database; of the file of state where that one does not answer.
+    pub(super) async fn router(
+        &self,
+        receiver: PageOf<'_>,
+        state: &SqliteStore,
+        global: &Global,
+    ) -> anyhow::Result<Router> {
+        let PageOf { listen, database, schema, archive, token_file, wants_signatures } = receiver;
+        if token_file.is_none() {
+            if wants_signatures {
+                tracing::warn!("the page is not served: it wants --token-file where senders have to sign");
+                return Ok(Router::new());
+            }
+            let is_open = |address: SocketAddr| !address.ip().is_loopback();
+            if tokio::net::lookup_host(listen).await.is_ok_and(|mut found| found.any(is_open)) {
+                tracing::warn!("whoever reaches {listen} sees log lines and tasks; name a --token-file");
+            }
+        }
+        let of_state = || TaskStore::new(Database::Sqlite(state.clone()));
+        let tasks = match database.map(DatabaseLocation::parse).transpose()? {
+            Some(location @ DatabaseLocation::Postgres(_)) => {
+                // events are taken whether or not it answers
+                match tokio::time::timeout(PATIENCE, TaskStore::try_open(&location, schema)).await {
+                    Ok(Ok(tasks)) => tasks,
+                    failed => {
+                        let why = failed.map_or("it does not answer".to_owned(), |opened| {
+                            opened.err().map(|error| error.to_string()).unwrap_or_default()
+                        });
+                        tracing::warn!(
+                            "the page shows no tasks of {location}: {why}; start again once it is there"
+                        );
+                        of_state()
+                    }
+                }
+            }
+            Some(DatabaseLocation::Sqlite(_)) | None => of_state(),
+        };
+        Ok(crate::page::router(self.state(archive, tasks, token_file, global)?))
+    }
+
     /// The page over an archive, and the tasks and windows of `tasks`; with a token file, for those only who know the
     /// token.
-    pub(super) fn state(
+    fn state(
         &self,
         archive: Option<&str>,
         tasks: TaskStore,

@@ -10,7 +10,9 @@ use clap::Args;
 use super::archive::unwrapped;
 use super::{DEFAULT_ARCHIVE, Exit, Global, UsageError, prompt};
 use crate::client::{is_postgres, redacted};
-use crate::query::{Cluster, ClusterToken, OutputFormat, Places, Query, QueryError, ResultPrinter, Session};
+use crate::query::{
+    Cluster, ClusterToken, OutputFormat, Places, Query, QueryError, ResultPrinter, Session, WorkerTrouble,
+};
 
 /// Holds the token itself, for where no file is to be had.
 const TOKEN_VARIABLE: &str = "PIPELINE_CLUSTER_TOKEN";
@@ -121,7 +123,7 @@ pub(super) fn token(file: Option<&Path>) -> anyhow::Result<Option<ClusterToken>>
 pub(super) fn exit_code(error: &anyhow::Error) -> Option<u8> {
     match error.downcast_ref()? {
         QueryError::Lost(_) | QueryError::NoWorker(_) => Some(Exit::SERVICE),
-        QueryError::Worker(failure) if failure.is_lost => Some(Exit::SERVICE),
+        QueryError::Worker(failure) if failure.trouble != WorkerTrouble::Refuses => Some(Exit::SERVICE),
         QueryError::Worker(_) | QueryError::Cluster(_) => Some(Exit::CONFIGURATION),
         _ => None,
     }

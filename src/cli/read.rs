@@ -106,6 +106,7 @@ pub(super) async fn run(args: ReadArgs, global: &Global) -> anyhow::Result<Exit>
     }
     Ok(match shutdown.exit_code() {
         Some(code) => Exit::Code(code),
+        None if read.lacks_storage() => Exit::Code(Exit::SERVICE),
         None if !read.failures.is_empty() => Exit::SOME_FAILED,
         None => Exit::DONE,
     })

@@ -1,7 +1,6 @@
 //! `pipeline serve`: webhooks in, aggregates out.
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 #[cfg(feature = "query")]
-use super::page::PageArgs;
+use super::page::{PageArgs, PageOf};
 use super::units::{parse_duration, parse_size};
 use super::{Exit, Global, UsageError};
 use crate::client::{self, RedisConfig};
@@ -22,16 +21,13 @@ use crate::stage::receiver::routes::{Limits, routes};
 use crate::stage::receiver::{Receiver, ReceiverError, ReceiverOptions, SinkOutbox, delivery};
 use crate::stage::server::{self, ServerOptions, TlsError, TlsFiles};
 use crate::stage::shutdown::Shutdown;
-use crate::store::{self, Database, DatabaseLocation, SqliteStore, StoreError, windows};
-use crate::task::TaskStore;
+use crate::store::{self, DatabaseLocation, SqliteStore, StoreError, windows};
 use crate::telemetry;
 use crate::webhook::{Access, AccessError, RateLimit};
 use crate::window::Settings;
 
 /// Bodies in the queue may hold so many bytes together, or two of the largest.
 const MIN_QUEUE_BYTES: usize = 16 << 20;
-/// So long the start waits for the database whose tasks the page shows.
-const PAGE_WAITS: Duration = Duration::from_secs(3);
 
 /// Take JSON events over HTTP, and aggregate them in windows of time; show what happens on a page at /
 ///
@@ -218,47 +214,17 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
 }
 
 impl ServeArgs {
-    /// The page, with the tasks of the first `--database`; of the file of state where that one does not answer.
     #[cfg(feature = "query")]
     async fn page(&self, state: &SqliteStore, global: &Global) -> anyhow::Result<Router> {
-        if self.access.token_file.is_none() {
-            if self.access.signing_secret_file.is_some() {
-                tracing::warn!("the page is not served: it wants --token-file where senders have to sign");
-                return Ok(Router::new());
-            }
-            let is_open = |address: SocketAddr| !address.ip().is_loopback();
-            if tokio::net::lookup_host(&self.listen).await.is_ok_and(|mut found| found.any(is_open)) {
-                tracing::warn!(
-                    "whoever reaches {} sees log lines and tasks; name a --token-file",
-                    self.listen
-                );
-            }
-        }
-        let of_state = || TaskStore::new(Database::Sqlite(state.clone()));
-        let tasks = match self.database.first().map(|url| DatabaseLocation::parse(url)).transpose()? {
-            Some(location @ DatabaseLocation::Postgres(_)) => {
-                // events are taken whether or not it answers
-                match tokio::time::timeout(PAGE_WAITS, TaskStore::try_open(&location, &self.schema)).await {
-                    Ok(Ok(tasks)) => tasks,
-                    failed => {
-                        let why = failed.map_or("it does not answer".to_owned(), |opened| {
-                            opened.err().map(|error| error.to_string()).unwrap_or_default()
-                        });
-                        tracing::warn!(
-                            "the page shows no tasks of {location}: {why}; start again once it is there"
-                        );
-                        of_state()
-                    }
-                }
-            }
-            Some(DatabaseLocation::Sqlite(_)) | None => of_state(),
+        let receiver = PageOf {
+            listen: &self.listen,
+            database: self.database.first().map(String::as_str),
+            schema: &self.schema,
+            archive: self.archive.as_deref(),
+            token_file: self.access.token_file.as_deref(),
+            wants_signatures: self.access.signing_secret_file.is_some(),
         };
-        Ok(crate::page::router(self.page.state(
-            self.archive.as_deref(),
-            tasks,
-            self.access.token_file.as_deref(),
-            global,
-        )?))
+        self.page.router(receiver, state, global).await
     }
 
     #[cfg(not(feature = "query"))]

@@ -66,7 +66,7 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
             report = check_at(location, &args, checks, &mut exit).await?;
         }
         if !report.is_whole() {
-            exit = Exit::SOME_FAILED;
+            worsen(&mut exit, Exit::SOME_FAILED);
         }
         reports.push((redacted(location), report));
     }
@@ -114,13 +114,21 @@ async fn check(
             let given = tokio::task::spawn_blocking(move || given_files(&paths, ledger)).await;
             let (files, failures) = given.context("look at the files")?;
             for failure in failures {
-                super::print_error(&failure)?;
-                *exit = Exit::SOME_FAILED;
+                super::print_error(&failure.in_one_line())?;
+                let is_passing = failure.is_passing();
+                worsen(exit, if is_passing { Exit::Code(Exit::SERVICE) } else { Exit::SOME_FAILED });
             }
             Some(files)
         }
     };
     verify(holdings, files.as_deref(), checks).await.map_err(unwrapped)
+}
+
+/// What could not be looked at for want of a service says more than what was found in the rest.
+fn worsen(exit: &mut Exit, to: Exit) {
+    if *exit != Exit::Code(Exit::SERVICE) {
+        *exit = to;
+    }
 }
 
 /// An input that can be read again, and the source that it is.
@@ -174,10 +182,10 @@ impl Identified {
 }
 
 /// Which sources the paths are; and what could not be read. Blocking.
-pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<Identified>, Vec<String>) {
+pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<Identified>, Vec<SourceError>) {
     let mut catalogue = Catalogue::new(ledger);
     let source::Listing { inputs, failures } = source::list(paths);
-    let mut failures: Vec<String> = failures.into_iter().map(|(_, error)| error.in_one_line()).collect();
+    let mut failures: Vec<_> = failures.into_iter().map(|(_, error)| error).collect();
     let (mut met, mut facts, mut objects) = (HashSet::new(), Vec::new(), Vec::new());
     for input in inputs {
         match input {
@@ -185,13 +193,13 @@ pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<Identified>,
             Input::File(path, _) => {
                 match source::open(&path).and_then(|file| catalogue.inspect(&path, &file)) {
                     Ok(file) => facts.push(file),
-                    Err(error) => failures.push(error.in_one_line()),
+                    Err(error) => failures.push(error),
                 }
             }
             Input::Object(object) => objects.push(object),
             Input::Stdin | Input::Pipe(_) => {
-                failures
-                    .push("a stream cannot be read again; leave PATH out to verify it by the ledger".into());
+                let remedy = "leave PATH out to verify it by the ledger";
+                failures.push(SourceError::Stream { path: input.name(), remedy });
             }
         }
     }
@@ -201,7 +209,7 @@ pub(super) fn identified(paths: &[PathBuf], ledger: Ledger) -> (Vec<Identified>,
 }
 
 /// The same, with what of them is not committed. Blocking.
-fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String>) {
+fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<SourceError>) {
     let (identified, mut failures) = identified(paths, ledger);
     let mut files = Vec::new();
     for file in identified {
@@ -210,7 +218,7 @@ fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<String
                 let Source { path, id, .. } = file.source().clone();
                 files.push(GivenFile { path, source_id: id, unread_bytes });
             }
-            Err(error) => failures.push(error.in_one_line()),
+            Err(error) => failures.push(error),
         }
     }
     (files, failures)

@@ -152,6 +152,19 @@ impl StorageFault {
         })
     }
 
+    /// The same of an error that another process told, which is text: the remedy in it tells.
+    #[must_use]
+    pub fn told(text: &str) -> Option<Self> {
+        let all = [Self::NoBucket, Self::Denied, Self::Unreachable, Self::Busy];
+        all.into_iter().find(|fault| text.contains(fault.remedy()))
+    }
+
+    /// Whether the same may succeed later without anybody changing a setting.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Busy)
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(self) -> &'static str {

@@ -32,6 +32,9 @@ const FOR_EVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// shorter than a person waits.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the driver says of an answer whose end is missing.
+const BROKEN_OFF: &str = "end of input";
+
 const PASSWORD_REMEDY: &str =
     "set REDIS_PASSWORD, or name a file that holds the password in PIPELINE_REDIS_PASSWORD_FILE";
 const SHAPE: &str = "write redis://host:port/database, rediss:// for TLS";
@@ -235,6 +238,8 @@ impl RedisConfig {
 pub fn is_retriable(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => true,
+        // an answer that breaks off with its connection; what is no answer of a Redis is told apart
+        ErrorKind::Parse => error.to_string().contains(BROKEN_OFF),
         ErrorKind::Server(kind) => match kind {
             ServerErrorKind::BusyLoading
             | ServerErrorKind::TryAgain

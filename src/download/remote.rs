@@ -177,7 +177,7 @@ impl Remote {
 fn storage_error(error: object_store::Error) -> DownloadError {
     let is_missing = matches!(error, object_store::Error::NotFound { .. });
     let fault = client::StorageFault::of(&error);
-    let is_retriable = matches!(fault, Some(client::StorageFault::Busy | client::StorageFault::Unreachable))
+    let is_retriable = fault.is_some_and(client::StorageFault::is_passing)
         || (fault.is_none() && matches!(error, object_store::Error::Generic { .. }));
     let said = match (fault, is_missing) {
         (Some(fault), _) => fault.remedy().to_owned(),

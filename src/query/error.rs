@@ -84,7 +84,7 @@ impl Lost {
     /// What reading `location` from a store ends with.
     pub(super) fn or_storage(location: &str, error: object_store::Error) -> object_store::Error {
         match StorageFault::of(&error) {
-            Some(StorageFault::Unreachable | StorageFault::Busy) => {
+            Some(fault) if fault.is_passing() => {
                 let lost = Self(with_causes(&LakeError::storage("read", location)(error)));
                 object_store::Error::Generic { store: "query", source: Box::new(lost) }
             }
@@ -105,7 +105,7 @@ fn lost(error: &DataFusionError) -> Option<String> {
             return Some(said.clone());
         }
         if let Some(raw) = this.downcast_ref::<SourceError>()
-            && matches!(raw.fault(), Some(StorageFault::Unreachable | StorageFault::Busy))
+            && raw.is_passing()
         {
             return Some(raw.in_one_line());
         }

@@ -26,7 +26,7 @@ mod table;
 mod tests;
 mod union;
 
-pub use cluster::{Cluster, ClusterToken, QueryWorker, WorkerFailure, WorkerOptions};
+pub use cluster::{Cluster, ClusterToken, QueryWorker, WorkerFailure, WorkerOptions, WorkerTrouble};
 pub use counted::CountedStore;
 pub use error::QueryError;
 pub use logs::LogsBranch;

@@ -60,8 +60,10 @@ pub(super) fn list_files(paths: &[PathBuf], mut catalogue: Catalogue) -> Result<
                 }
             }
             Input::Object(object) => objects.push(object),
-            Input::Stdin => return Err(SourceError::Stream { path: "-".to_owned() }),
-            Input::Pipe(path) => return Err(SourceError::Stream { path: path.display().to_string() }),
+            Input::Stdin | Input::Pipe(_) => {
+                let remedy = "write it to a file, or load it with `pipeline run`";
+                return Err(SourceError::Stream { path: input.name(), remedy });
+            }
         }
     }
     let files = catalogue.resolve(facts).into_iter().map(|file| RawFile {

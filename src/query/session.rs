@@ -29,7 +29,7 @@ use futures_util::{StreamExt, stream};
 use object_store::ObjectStore;
 use tokio::sync::Mutex;
 
-use super::cluster::{Cluster, Spool, distributed, panics_seen, stages};
+use super::cluster::{Cluster, Spool, WorkerTrouble, distributed, panics_seen, stages};
 use super::json::{JsonPlanner, text_of_key_function};
 use super::output::{OutputFormat, ResultPrinter};
 use super::places::Places;
@@ -141,7 +141,9 @@ impl Session {
         loop {
             cluster.look(&without).await?;
             match self.spooled(query).await {
-                Err(QueryError::Worker(failure)) if failure.is_lost && without.is_empty() => {
+                Err(QueryError::Worker(failure))
+                    if failure.trouble == WorkerTrouble::Lost && without.is_empty() =>
+                {
                     tracing::warn!("{failure}; the statement is run again without it");
                     without.push(failure.worker);
                 }

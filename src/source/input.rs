@@ -28,6 +28,17 @@ pub enum Input {
     Object(Object),
 }
 
+impl Input {
+    /// The path or URL; `-` is standard input.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Stdin => "-".to_owned(),
+            Self::Pipe(path) | Self::File(path, _) => path.display().to_string(),
+            Self::Object(object) => object.url(),
+        }
+    }
+}
+
 /// What the given paths stand for now.
 #[derive(Debug, Default)]
 pub struct Listing {

@@ -57,13 +57,13 @@ pub enum SourceError {
         /// As given.
         path: String,
     },
-    /// Something that can be read once only, where it would have to be read for every statement.
-    #[error(
-        "{path} is a stream, which can be read once only; write it to a file, or load it with `pipeline run`"
-    )]
+    /// Something that can be read once only, where it would have to be read again.
+    #[error("{path} is a stream, which can be read once only; {remedy}")]
     Stream {
         /// As given or found.
         path: String,
+        /// What to do instead.
+        remedy: &'static str,
     },
     /// The operating system refused.
     #[error("cannot {operation} {path}: {hint}")]
@@ -169,6 +169,12 @@ impl SourceError {
             Self::Storage { source, .. } => StorageFault::of(source),
             _ => None,
         }
+    }
+
+    /// Whether its store gave no answer, or was busy.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.fault().is_some_and(StorageFault::is_passing)
     }
 
     /// The error and its cause, in one line.

@@ -73,7 +73,7 @@ pub async fn check(paths: &[PathBuf], options: &ReadOptions) -> Result<(), ReadE
         return Ok(());
     }
     let failures = failures.into_iter().map(|(path, error)| SourceFailure { path, error });
-    Err(ReadError::NothingToRead(failures.collect()))
+    Err(ReadError::nothing_to_read(failures.collect()))
 }
 
 fn expect_followable(paths: &[PathBuf], options: &ReadOptions) -> Result<(), ReadError> {
@@ -114,7 +114,7 @@ pub async fn read(
         summary.fail(failure.path, failure.error);
     }
     if listed.inputs.is_empty() && listed.objects.is_empty() {
-        return Err(ReadError::NothingToRead(summary.failures));
+        return Err(ReadError::nothing_to_read(summary.failures));
     }
     if let Some(shard) = options.shard {
         // after all of them were told from each other

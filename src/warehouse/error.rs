@@ -33,7 +33,7 @@ pub enum WarehouseError {
     #[error("rows cannot be written to or read from postgres: {0}")]
     Rows(String),
     /// The server takes commands and does not end them.
-    #[error("postgres did not end a commit within five minutes; check the server's load and locks")]
+    #[error("postgres takes connections and does not answer; check the server's load and locks")]
     Hangs,
     /// The server, or what the database holds, is not what this program can work with.
     #[error("{0}")]

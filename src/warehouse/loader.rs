@@ -24,8 +24,8 @@ use crate::telemetry::{Metric, Summary, tell_alive};
 
 /// Only in a build that measures what the ledger costs (`benches/safety.py`): it loses and doubles lines.
 const WITHOUT_LEDGER: bool = cfg!(feature = "bench-without-ledger");
-/// A group that takes longer than this meets a server that hangs: a new connection is tried.
-const ATTEMPT: Duration = Duration::from_secs(300);
+/// What takes longer than this meets a server that hangs: a new connection is tried.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Pauses between attempts while Postgres is away: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
@@ -52,6 +52,7 @@ pub struct Loaded {
 pub struct Loader {
     warehouse: Arc<Warehouse>,
     connection: Option<Connection>,
+    patience: Duration,
 }
 
 /// How a group meets what is committed.
@@ -86,7 +87,12 @@ enum Attempt {
 impl Loader {
     /// Connects when it first has to.
     pub fn new(warehouse: Arc<Warehouse>) -> Self {
-        Self { warehouse, connection: None }
+        Self { warehouse, connection: None, patience: PATIENCE }
+    }
+
+    /// Takes a server that gives no answer for this long for one that hangs.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Commits what is not committed yet of a group whose chunks share no byte. Waits while Postgres is away;
@@ -116,18 +122,15 @@ impl Loader {
                     }
                 }
                 Err(refusal) if refusal.is_of_rows() => {
-                    let refused = match timeout(ATTEMPT, self.find_refused(&group, &encoders)).await {
-                        Ok(Ok(refused)) => refused,
+                    let found = timeout(self.patience, self.find_refused(&group, &encoders)).await;
+                    let refused = match found.unwrap_or(Err(WarehouseError::Hangs)) {
+                        Ok(refused) => refused,
                         // the next attempt waits for Postgres, and is refused the same
-                        Ok(Err(failure)) if failure.is_retriable() => {
+                        Err(failure) if failure.is_retriable() => {
                             self.connection = None;
                             continue;
                         }
-                        Ok(Err(failure)) => return Err(failure),
-                        Err(_elapsed) => {
-                            self.connection = None;
-                            continue;
-                        }
+                        Err(failure) => return Err(failure),
                     };
                     if refused.is_empty() {
                         return Err(refusal);
@@ -162,24 +165,23 @@ impl Loader {
     ) -> Result<Attempt, WarehouseError> {
         let (mut pause, mut stale_tries) = (FIRST_PAUSE, 0);
         loop {
-            let tried = timeout(ATTEMPT, self.attempt(group, encoders, mode)).await;
-            let failure = match tried {
-                Ok(Ok(attempt)) => {
+            let tried = timeout(self.patience, self.attempt(group, encoders, mode)).await;
+            let failure = match tried.unwrap_or(Err(WarehouseError::Hangs)) {
+                Ok(attempt) => {
                     if pause > FIRST_PAUSE {
                         tracing::info!("postgres is back");
                     }
                     return Ok(attempt);
                 }
-                Ok(Err(failure)) if failure.is_stale() && stale_tries < STALE_TRIES => {
+                Err(failure) if failure.is_stale() && stale_tries < STALE_TRIES => {
                     stale_tries += 1;
                     failure
                 }
-                Ok(Err(failure)) if !failure.is_retriable() => {
+                Err(failure) if !failure.is_retriable() => {
                     self.roll_back().await;
                     return Err(failure);
                 }
-                Ok(Err(failure)) => failure,
-                Err(_elapsed) => WarehouseError::Hangs,
+                Err(failure) => failure,
             };
             Metric::CommitsRetried.add(1);
             if pause == FIRST_PAUSE {
@@ -199,19 +201,16 @@ impl Loader {
     async fn connection(&mut self) -> Result<&mut Connection, WarehouseError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let client = self.warehouse.config.connect().await?;
-                Connection::new(client)
-            }
+            None => Connection::new(self.warehouse.config.connect().await?),
         };
         Ok(self.connection.insert(connection))
     }
 
     /// Ends a transaction that is not to be committed.
     async fn roll_back(&mut self) {
-        if let Some(connection) = &self.connection
-            && connection.client.batch_execute("ROLLBACK").await.is_err()
-        {
+        let Some(connection) = &self.connection else { return };
+        let ended = timeout(self.patience, connection.client.batch_execute("ROLLBACK")).await;
+        if !matches!(ended, Ok(Ok(()))) {
             self.connection = None;
         }
     }
@@ -348,23 +347,14 @@ impl Loader {
     }
 
     async fn ask(&mut self, question: Question<'_>) -> Result<Committed, WarehouseError> {
-        let warehouse = Arc::clone(&self.warehouse);
         let mut pause = FIRST_PAUSE;
         loop {
-            let asked = match (self.connection().await, question) {
-                (Ok(connection), Question::All) => {
-                    ledger::committed(&connection.client, &warehouse, None).await
-                }
-                (Ok(connection), Question::OfSources(sources)) => {
-                    ledger::committed(&connection.client, &warehouse, Some(sources)).await
-                }
-                (Ok(connection), Question::Within(range)) => {
-                    ledger::committed_within(&connection.client, &warehouse, range).await
-                }
-                (Err(failure), _) => Err(failure),
-            };
-            match asked {
+            let asked = timeout(self.patience, self.ask_once(question)).await;
+            match asked.unwrap_or(Err(WarehouseError::Hangs)) {
                 Err(failure) if failure.is_retriable() => {
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!("postgres does not say what is committed; asking again: {failure}");
+                    }
                     self.connection = None;
                     tell_alive();
                     sleep(pause).await;
@@ -372,6 +362,16 @@ impl Loader {
                 }
                 answered => return answered,
             }
+        }
+    }
+
+    async fn ask_once(&mut self, question: Question<'_>) -> Result<Committed, WarehouseError> {
+        let warehouse = Arc::clone(&self.warehouse);
+        let client = &self.connection().await?.client;
+        match question {
+            Question::All => ledger::committed(client, &warehouse, None).await,
+            Question::OfSources(sources) => ledger::committed(client, &warehouse, Some(sources)).await,
+            Question::Within(range) => ledger::committed_within(client, &warehouse, range).await,
         }
     }
 }

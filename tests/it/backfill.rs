@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::servers::{Redis, S3Server, wait_until};
+use super::servers::{Faults, Redis, S3Server, wait_until};
 use super::support::{Counts, Ended, NO_TYPE, Site, gzip, numbered_lines};
 
 /// What a prefix of the bucket holds, decompressed: (key below it, bytes).
@@ -229,4 +229,39 @@ fn a_bucket_that_cannot_be_listed_or_has_nothing_says_so_before_anything_is_made
     let error = site.error(4, &["run", "--into", "archive", "s3://logs/fw/"]);
     assert!(error.contains("storage does not answer"), "{error}");
     assert!(!site.at("archive").exists());
+}
+
+#[test]
+fn a_bucket_that_gives_no_answer_is_exit_code_4_whoever_reads_it_and_whatever_else_is_read() {
+    let (server, redis) = (S3Server::start(), Redis::shared());
+    let mut site = Site::new();
+    server.serve(&mut site, "unused");
+    site.set("PIPELINE_INTO", "archive");
+    put(&server, "fw/a.log", numbered_lines(0, 10));
+    site.write("logs/b.log", numbered_lines(10, 10));
+    let (bucket, redis) = (server.url("fw/"), redis.url());
+    assert_eq!(site.run(&[&bucket, "logs"]).lines, 20);
+    let commands: [&[&str]; 6] = [
+        &["read", "--via", &redis, &bucket],
+        &["read", "--via", &redis, "missing.log", &bucket],
+        &["run", &bucket, "logs"],
+        &["verify", &bucket],
+        &["verify", &bucket, "logs"],
+        &["verify", "--repair", &bucket, "missing.log"],
+    ];
+    site.set("AWS_MAX_ATTEMPTS", "1");
+    for endpoint in ["http://127.0.0.1:1".to_owned(), server.endpoint()] {
+        site.set("AWS_ENDPOINT_URL", endpoint);
+        server.fail(Faults { throttled: 1000, ..Faults::default() }, 1);
+        for command in commands {
+            let ended = site.end(command).expect_code(4);
+            assert!(
+                ended.stderr.contains("cannot list s3://logs/fw/: storage"),
+                "{command:?}: {}",
+                ended.stderr
+            );
+        }
+    }
+    server.fail(Faults::default(), 0);
+    site.ok(&["verify", &bucket, "logs"]);
 }

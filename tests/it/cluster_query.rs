@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::servers::Postgres;
+use super::servers::{Postgres, S3Server};
 use super::support::{NO_TYPE, Running, Site, gzip, repository};
 
 const ARCHIVE: &str = "pipeline-data/archive";
@@ -243,6 +243,34 @@ fn workers_that_do_not_answer_are_left_out_and_named_where_none_does() {
     let error = ended.only_error();
     assert!(error.contains(&one) && error.contains(&other) && error.contains("query-worker"), "{error}");
     assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn workers_that_cannot_reach_their_storage_are_named_and_the_exit_code_is_4() {
+    let server = S3Server::start();
+    let mut site = Site::new();
+    server.serve(&mut site, "archive");
+    site.generate(6, 50_000);
+    site.run(&["logs"]);
+    fs::create_dir(server.at("raw")).unwrap();
+    for file in fs::read_dir(site.at("logs")).unwrap().flatten() {
+        fs::copy(file.path(), server.at("raw").join(file.file_name())).unwrap();
+    }
+    site.set("AWS_ENDPOINT_URL", format!("http://{}", nowhere()));
+    site.set("AWS_MAX_ATTEMPTS", "1");
+    let (archive, raw) = (server.url("archive"), format!("raw:{}", server.url("raw")));
+    let workers = Workers::start(&site, 2, &["--from", &archive, "--from", &raw]);
+    server.serve(&mut site, "archive");
+    let sql = "SELECT src, count(*) AS n FROM firewall_logs GROUP BY src";
+    for from in [&archive, &raw] {
+        let error = site.error(4, &["query", "--cluster", &workers.list(), "--from", from, sql]);
+        assert!(workers.addresses.iter().any(|worker| error.contains(worker)), "{error}");
+        assert!(
+            error.contains(" lacks its storage: ") && error.contains("storage does not answer"),
+            "{error}"
+        );
+        assert_eq!(error.matches(from.trim_start_matches("raw:")).count(), 1, "{error}");
+    }
 }
 
 #[test]

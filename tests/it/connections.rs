@@ -1,4 +1,7 @@
 //! What URLs, passwords and certificates do against real servers, and that no error shows a password.
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pipeline::client::{ClientError, PgConfig, RedisConfig, RedisConnection};
@@ -220,6 +223,34 @@ async fn what_is_wrong_with_redis_says_who_has_to_change_it() {
     let tls = Redis::start_with(RedisOptions { tls: true, ..Default::default() });
     let error = refused(connect(format!("rediss://127.0.0.1:{}", tls.port())).await);
     assert!(error.contains("sslrootcert"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_off_in_any_of_its_first_answers_can_be_retried() {
+    let redis = Redis::shared();
+    let proxy = Proxy::start(redis.port());
+    let config = RedisConfig::parse(&format!("redis://127.0.0.1:{}", proxy.port())).unwrap();
+    let mut breaks = 0;
+    loop {
+        proxy.cut_after(breaks + 1);
+        let connected = config.connect(ANSWER).await;
+        if !proxy.has_cut() {
+            connected.unwrap();
+            break;
+        }
+        // the last byte may still have come
+        if connected.is_err() {
+            unreachable(connected);
+        }
+        breaks += 1;
+    }
+    assert!(breaks > 30, "{breaks} bytes are no answer to INFO");
+    // what speaks another protocol will do so again
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    thread::spawn(move || listener.accept().unwrap().0.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap());
+    let error = refused(RedisConfig::parse(&url).unwrap().connect(ANSWER).await);
+    assert!(error.contains("check the URL"), "{error}");
 }
 
 #[tokio::test]

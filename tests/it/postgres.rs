@@ -1,13 +1,15 @@
 //! Files into Postgres and back out of it: every line once, whoever else writes, whatever Postgres refuses.
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::client::PgConfig;
 use pipeline::log_type::LogTypes;
 use pipeline::model::ByteRange;
 use pipeline::sink::{GroupLimits, PostgresSink, Sink};
+use pipeline::warehouse::{Loader, Warehouse};
 
-use super::servers::{Database, Postgres, Redis, wait_until};
+use super::servers::{Database, Postgres, Proxy, Redis, wait_until};
 use super::support::{
     AUTH_LINE, DNS_LINE, Ended, FIREWALL_LINE, NO_TYPE, Site, gzip, numbered_lines, output, python,
     repository,
@@ -186,6 +188,21 @@ async fn what_a_server_lost_is_lacking_again_whoever_saw_it_committed() {
     assert_eq!(sink.lacking(&range).await.unwrap(), []);
     place.database.sql("TRUNCATE chunks");
     assert_eq!(sink.lacking(&range).await.unwrap(), [(range.first_byte, range.end_byte)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_is_asked_again_over_another_connection() {
+    let place = Place::new();
+    place.site.write("logs/a.log", numbered_lines(0, 10));
+    place.run(&[]);
+    let proxy = Proxy::start(Postgres::shared().port());
+    let url = place.database.url_at(&format!("127.0.0.1:{}", proxy.port()));
+    let warehouse = Warehouse::open(PgConfig::parse(&url).unwrap(), "public").await.unwrap();
+    let mut loader = Loader::new(Arc::new(warehouse)).with_patience(Duration::from_millis(300));
+    assert_eq!(loader.committed().await.unwrap().ledger().sources.len(), 1);
+    proxy.silence();
+    let asked = tokio::time::timeout(Duration::from_secs(60), loader.committed()).await;
+    assert_eq!(asked.expect("an answer").unwrap().ledger().sources.len(), 1);
 }
 
 #[test]

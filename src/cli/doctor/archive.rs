@@ -45,7 +45,7 @@ async fn check_bucket(location: &str, store: &dyn ObjectStore, checks: &mut Chec
             "use a storage with conditional put (If-None-Match): without it two writers overwrite each other",
         ),
         Err(cause) => match StorageFault::of(&cause) {
-            Some(StorageFault::Unreachable | StorageFault::Busy) => {
+            Some(fault) if fault.is_passing() => {
                 checks.error(ClientError::Unreachable {
                     service: OBJECT_STORAGE,
                     address: location.to_owned(),

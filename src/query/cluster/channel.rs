@@ -174,10 +174,16 @@ fn named(worker: &str, error: DataFusionError) -> DataFusionError {
             WorkerFailure::refused(worker, status.message())
         }
         Some(status) => WorkerFailure::lost(worker, innermost(status)),
-        None => match error.to_string().split_once(NOT_READ) {
-            Some((_, place)) => WorkerFailure::refused(worker, format!("{NOT_READ}{place}")),
-            None => return error,
-        },
+        None => {
+            let text = error.to_string();
+            let refused = text.split_once(NOT_READ);
+            let refused =
+                refused.map(|(_, place)| WorkerFailure::refused(worker, format!("{NOT_READ}{place}")));
+            match refused.or_else(|| WorkerFailure::starved(worker, &text)) {
+                Some(failure) => failure,
+                None => return error,
+            }
+        }
     };
     external(failure)
 }

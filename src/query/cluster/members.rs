@@ -11,7 +11,7 @@ use url::Url;
 
 use super::VERSION;
 use super::channel::Channels;
-use super::failure::WorkerFailure;
+use super::failure::{WorkerFailure, WorkerTrouble};
 use super::token::ClusterToken;
 use crate::query::QueryError;
 use crate::query::error::external;
@@ -68,7 +68,7 @@ impl Cluster {
                     Ok((identity, url)) => {
                         found.insert(identity, url);
                     }
-                    Err(failure) if failure.is_lost => lost.push(failure),
+                    Err(failure) if failure.trouble == WorkerTrouble::Lost => lost.push(failure),
                     Err(failure) => return Err(QueryError::Worker(failure)),
                 }
             }

@@ -15,7 +15,7 @@ mod stores;
 mod token;
 mod worker;
 
-pub use failure::WorkerFailure;
+pub use failure::{WorkerFailure, WorkerTrouble};
 pub use members::Cluster;
 pub use token::ClusterToken;
 pub use worker::{QueryWorker, WorkerOptions};

@@ -71,6 +71,14 @@ pub enum ReadError {
     Transport(#[from] TransportError),
 }
 
+impl ReadError {
+    /// What waiting mends is said first, and decides how a command ends.
+    pub(super) fn nothing_to_read(mut failures: Vec<SourceFailure>) -> Self {
+        failures.sort_by_key(|failure| !failure.error.is_passing());
+        Self::NothingToRead(failures)
+    }
+}
+
 fn list_failures(failures: &[SourceFailure]) -> String {
     let more = failures.len().saturating_sub(1);
     match (failures.first().map(ToString::to_string), more) {
@@ -98,6 +106,12 @@ impl SourceRead {
 }
 
 impl ReadSummary {
+    /// Whether some input was not read because its store gave no answer, or was busy.
+    #[must_use]
+    pub fn lacks_storage(&self) -> bool {
+        self.failures.iter().any(|failure| failure.error.is_passing())
+    }
+
     pub(super) fn add(&mut self, path: String, read: Option<SourceRead>, outcome: Outcome) {
         let complete = matches!(outcome, Outcome::Complete);
         if let Some(read) = read {

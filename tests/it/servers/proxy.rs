@@ -1,7 +1,7 @@
 //! A TCP proxy on loopback that breaks connections when told to.
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -23,6 +23,8 @@ struct Connections {
     ends: Mutex<Vec<TcpStream>>,
     /// After so many more bytes from the server they are broken; 0: not by that.
     bytes_left: Mutex<usize>,
+    /// How often those that there were fell silent.
+    silences: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,11 @@ impl Proxy {
     /// Breaks all connections that there are. New ones are taken.
     pub(crate) fn cut(&self) {
         self.connections.cut();
+    }
+
+    /// From here on nothing comes from the server over the connections that there are; they stay open.
+    pub(crate) fn silence(&self) {
+        self.connections.silences.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Breaks all connections when so many bytes more have come from the server: in the middle of an answer.
@@ -153,8 +160,12 @@ fn listen(
 /// However it ends, the client learns that nothing more comes.
 fn copy_back(mut server: &TcpStream, mut client: &TcpStream, connections: &Connections) -> io::Result<()> {
     let mut buffer = [0; 8 << 10];
+    let silences = connections.silences.load(Ordering::SeqCst);
     loop {
         let came = server.read(&mut buffer)?;
+        if came > 0 && connections.silences.load(Ordering::SeqCst) > silences {
+            continue;
+        }
         match connections.pass(came) {
             None if came == 0 => return Ok(()),
             None => client.write_all(&buffer[..came])?,

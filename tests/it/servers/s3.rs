@@ -123,9 +123,13 @@ impl S3Server {
         self.folder.path().join(BUCKET).join(name)
     }
 
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// Makes `site`'s commands find this server, and the archive at [`S3Server::url`] of `name` their default.
     pub(crate) fn serve(&self, site: &mut Site, name: &str) {
-        site.set("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port));
+        site.set("AWS_ENDPOINT_URL", self.endpoint());
         for (variable, value) in [
             ("AWS_ALLOW_HTTP", "true"),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
