@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::places;
 use super::run::SummaryFormat;
 use super::storage::StorageArgs;
 use super::units::{bytes_text, with_commas};
@@ -117,7 +118,7 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
     let ingest = match is_ingest {
         true => {
             let decoders = DecoderPool::new(types.clone(), args.storage.workers());
-            let sinks = args.storage.open(&args.into, &types).await?;
+            let sinks = args.storage.open(places::of(&args.into, &types)?, &types).await?;
             let cut = CutOptions {
                 chunk_size_bytes: args.work.chunk_size,
                 max_line_bytes: args.work.max_line_bytes,
