@@ -4,7 +4,7 @@
 //! unless some place has all of those bytes; all must have read the same bytes and decoded them alike. Cuts may differ from
 //! place to place: then what is compared reaches from one border that all have to the next. Content is put together
 //! line by line. Deliberately absent: what a place says of itself (`verify`).
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
@@ -62,8 +62,14 @@ pub async fn verify_together(
         let (whole, clusters) = (self::whole(&ledgers), self::clusters(&ledgers));
         let now: Vec<Finding> =
             clusters.iter().flat_map(|cluster| cluster.findings(&names, &whole)).collect();
-        let is_of_content = |finding: &Finding| matches!(finding, Finding::Content { .. });
-        together.findings.retain(|(_, finding)| is_of_content(finding) || now.contains(finding));
+        // a last line that grew was compared with what came in its place
+        let entries: HashSet<(u64, u64)> = (clusters.iter().flat_map(Cluster::all))
+            .map(|(_, record)| (record.range.first_byte, record.range.end_byte))
+            .collect();
+        together.findings.retain(|(_, finding)| match finding {
+            Finding::Content { first_byte, end_byte } => entries.contains(&(*first_byte, *end_byte)),
+            finding => now.contains(finding),
+        });
     }
     Ok(together)
 }
@@ -121,9 +127,7 @@ impl<'a> Cluster<'a> {
     /// What is committed of a table, by the places that were to have it.
     fn held(&self, table: &str) -> Committed {
         let mut held = Committed::default();
-        self.all()
-            .filter(|(_, record)| !record.elsewhere.contains(table))
-            .for_each(|(_, record)| held.insert(record));
+        self.all().filter(|(_, record)| record.is_to_have(table)).for_each(|(_, record)| held.insert(record));
         held
     }
 
@@ -145,7 +149,7 @@ impl<'a> Cluster<'a> {
                 let (table, place) = (table.to_owned(), names[place].to_owned());
                 findings.push(Finding::PartMissing { table, first_byte, end_byte, place });
             }
-            let holders: Vec<_> = self.all().filter(|(_, of)| !of.elsewhere.contains(table)).collect();
+            let holders: Vec<_> = self.all().filter(|(_, of)| of.is_to_have(table)).collect();
             let twice = holders.iter().enumerate().find_map(|(at, (place, record))| {
                 let other = holders[..at].iter().find(|(_, of)| of.range.overlaps(&record.range));
                 other.map(|(other, _)| (*other, *place, record.range))

@@ -56,7 +56,8 @@ pub(super) struct FetchArgs {
     /// What is done with every item at its end, failed ones too
     #[arg(long, value_name = "NAME", default_value = "none")]
     post_processor: String,
-    /// Where `ingest` writes, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..
+    /// Where `ingest` writes, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..; with
+    /// #types=NAME,NAME behind it, only those log types
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// Where progress is kept: a SQLite file, or postgres://..

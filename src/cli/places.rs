@@ -125,6 +125,12 @@ impl<'a> Named<'a> {
         let types: BTreeSet<&str> = names.iter().copied().collect();
         match names.len() {
             0 => Err(refuse("it names no log type")),
+            _ if names
+                .iter()
+                .any(|name| !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')) =>
+            {
+                Err(refuse("it names what is no log type; name places apart"))
+            }
             count if count > types.len() => Err(refuse("it names a log type twice; name each once")),
             _ if location.is_empty() => Err(refuse("it names no place")),
             _ => Ok(Self { location, types: Some(types) }),
@@ -231,6 +237,7 @@ mod tests {
                 "--into x#type=dns: write the log types of a place behind it, such as #types=dns,auth",
             ),
             (&["#types=dns", B], "it names no place"),
+            (&["x#types=dns,postgres://b/logs"], "it names what is no log type; name places apart"),
         ] {
             let refusal = refusal(into);
             assert!(refusal.contains(expected) && !refusal.contains("secret"), "{into:?}: {refusal}");

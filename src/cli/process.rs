@@ -23,8 +23,8 @@ pub(super) struct ProcessArgs {
     /// Redis that carries chunks from readers [default: that of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     via: Option<String>,
-    /// Where to write, several times for several places: postgres://.. or an archive (folder, s3://, gs://, az://)
-    /// [default: the Postgres of docker-compose.yml]
+    /// Where to write, several times for several places: postgres://.. or an archive (folder, s3://, gs://, az://); with
+    /// #types=NAME,NAME behind it, only those log types [default: the Postgres of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     into: Vec<String>,
     /// Stop when the stream is empty

@@ -28,7 +28,8 @@ const QUEUE_BYTES: usize = 16 << 20;
 pub(super) struct RunArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Where to write, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..
+    /// Where to write, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..; with
+    /// #types=NAME,NAME behind it, only those log types
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// What carries chunks from reader to processor: memory, or redis://..

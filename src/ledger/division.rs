@@ -148,7 +148,7 @@ pub fn divide(places: &[&[ChunkRecord]], counted: &[Counted]) -> Result<Division
     let others = of_table(&|_| false);
     let ledger = (!names.is_empty()).then(|| of_table(&|_| true));
     let tables: BTreeMap<&str, OfTable<'_>> =
-        (names.iter()).map(|name| (*name, of_table(&|record| !record.elsewhere.contains(*name)))).collect();
+        (names.iter()).map(|name| (*name, of_table(&|record| record.is_to_have(name)))).collect();
     let every = || tables.values().chain([&others]).chain(&ledger);
     let torn: HashSet<u64> =
         every().flat_map(|of| &of.partial).map(|(_, record, _)| record.range.source_id).collect();

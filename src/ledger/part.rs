@@ -39,6 +39,12 @@ impl ChunkRecord {
         }
     }
 
+    /// Whether the table's rows of it were to be here; a log type that there was not has none anywhere.
+    pub fn is_to_have(&self, table: &str) -> bool {
+        let is_known = [REJECTS, BLANKS].contains(&table) || self.types.contains_key(table);
+        is_known && !self.elsewhere.contains(table)
+    }
+
     /// Whether the table has something of it somewhere. A continuing piece of an over-long line is no reject of its
     /// own, and is kept among them.
     pub fn has(&self, table: &str) -> bool {
@@ -174,6 +180,10 @@ mod tests {
         }
         assert!(whole.is_whole() && !part.is_whole());
         assert_eq!(part.parts_elsewhere().collect::<Vec<_>>(), ["blanks", "dns", "rejects"]);
+        assert_eq!(
+            ["dns", "firewall", "auth", REJECTS].map(|table| part.is_to_have(table)),
+            [false, true, false, false]
+        );
     }
 
     #[test]

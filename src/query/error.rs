@@ -65,8 +65,8 @@ pub enum QueryError {
     },
     /// Lines of raw input may be in a place in part.
     #[error(
-        "{place} has parts of chunks whose {tables} went to places that are not read, and raw: files hold all of their lines; \
-         read those places too, one --from each, or leave raw: away"
+        "{place} has parts of chunks whose {tables} went to places that are not read, or are only being committed there, and raw: \
+         files hold all of their lines; read those places too, one --from each, or leave raw: away"
     )]
     PartBesideRaw {
         /// The place.
