@@ -383,6 +383,54 @@ async fn processors_of_a_stream_fill_both_databases_also_after_one_was_killed() 
 }
 
 #[test]
+fn readers_that_cut_differently_and_processors_that_are_killed_leave_parts_that_fit() {
+    let split = Split::new();
+    split.site.ok(&["generate", "--out", "more", "--files", "4", "--lines", "20000", "--seed", "7"]);
+    let redis = Redis::start();
+    let via = redis.url();
+    let queue = ["--via", &via, "--takeover", "1s"];
+    let process = split
+        .flags(&[&["process", "--commit-rows", "500", "--commit-interval", "20ms"], &queue[..]].concat());
+    let mut processors = vec![split.site.start(&process), split.site.start(&process)];
+    let read = |size: &str| {
+        let read = ["read", "logs", "more", "--chunk-size", size];
+        split.site.start(&[&read[..], &queue].concat())
+    };
+    let readers = [read("16KiB"), read("50KiB")];
+    let committed = || -> u64 {
+        let held = "SELECT coalesce(to_regclass('chunks')::text, '')";
+        match split.firewall.sql(held).as_str() {
+            "" => 0,
+            _ => split.firewall.sql("SELECT count(*) FROM chunks").parse().unwrap(),
+        }
+    };
+    for kill in 1..=4 {
+        wait_until("more is committed", || committed() > kill * 20);
+        let killed = processors.remove(0);
+        killed.kill_after(std::time::Duration::ZERO);
+        processors.push(split.site.start(&process));
+    }
+    for reader in readers {
+        reader.wait().expect_code(0);
+    }
+    for processor in processors {
+        processor.signal("TERM");
+        processor.wait().expect_code(143);
+    }
+    let flags = split.flags(&["verify", "--count", "--content", "logs", "more"]);
+    let verified = split.site.ok(&flags);
+    println!("{}", verified.lines().last().unwrap());
+    split.site.ok(&["run", "--quiet", "--into", ALL, "logs", "more"]);
+    let [firewall, rest] = split.urls();
+    let sql =
+        "SELECT log_type, count(*) AS n, count(indexed_at) AS of_chunks, min(raw_line) AS first FROM logs
+               GROUP BY 1 ORDER BY 1";
+    for from in [[&firewall[..], &rest], [&rest[..], &firewall]] {
+        assert_eq!(split.query(&from, sql), split.query(&[ALL], sql));
+    }
+}
+
+#[test]
 fn a_row_that_one_database_refuses_is_a_reject_there_and_read_once() {
     let split = Split::new();
     split.site.ok(&["init-db", "--into", &split.firewall.url()]);
