@@ -318,9 +318,8 @@ fn table(report: &Report) -> String {
             with_commas(report.moved)
         ));
     }
-    if let (chunks, lines) = report.parts
-        && chunks > 0
-    {
+    let (chunks, lines) = report.parts;
+    if chunks > 0 {
         out.push_str(&format!(
             "{} chunks are here in part, {} of their rows, rejects and blanks elsewhere: verify all places in one command\n",
             with_commas(chunks),
