@@ -293,14 +293,16 @@ impl LeftOutOfPlace {
     }
 }
 
+/// A chunk of which a place gives only these bytes.
+type Partial<'a> = (usize, &'a ChunkRecord, Vec<(u64, u64)>);
+
 /// How places share one table.
 struct OfTable<'a> {
     /// By place.
     left_out: Vec<LeftOut>,
     committed: Committed,
     open: BTreeMap<(u64, u64), OpenLine>,
-    /// Chunks of which a place gives only these bytes.
-    partial: Vec<(usize, &'a ChunkRecord, Vec<(u64, u64)>)>,
+    partial: Vec<Partial<'a>>,
 }
 
 impl<'a> OfTable<'a> {
