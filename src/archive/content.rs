@@ -15,10 +15,10 @@ use crate::lake::LakeError;
 use crate::ledger::{self, BLANKS, REJECTS};
 use crate::log_type::LogType;
 use crate::log_type::render::Renderer;
-use crate::model::{ChunkRecord, LineEnding, TypeBatch};
+use crate::model::{ChunkRecord, LineEnding, TypeBatch, TypeRows};
 
 /// Source bytes of the chunks that are read at once: each batch looks through every file that may hold rows of it.
-const BATCH_BYTES: u64 = 32 << 20;
+pub(super) const BATCH_BYTES: u64 = 32 << 20;
 
 /// Rebuilds every chunk of `records`, in their order, and gives it to `visit`, with whether it is what was read.
 pub async fn each_chunk<'a>(
@@ -94,7 +94,7 @@ pub async fn read_chunks<'a>(
     for (record, lines) in records.iter().zip(lines) {
         let (bytes, _all) = lines.into_bytes(record);
         let mut types = Vec::with_capacity(record.types.len());
-        for (name, of_type) in &record.types {
+        for (name, of_type) in record.types.iter().filter(|(_, of_type)| of_type.rows > 0) {
             let table = Arc::clone(&content.types[&of_type.hash].table);
             let rows = stored.get(name).map_or(&[][..], Vec::as_slice);
             let batch = rows_of_chunk(rows, record.chunk_id, &table.schema)?;
@@ -151,16 +151,17 @@ fn batch_len(records: &[&ChunkRecord]) -> usize {
     ends.take_while(|end| *end <= BATCH_BYTES).count().max(1)
 }
 
-struct Content<'a> {
-    holdings: &'a dyn Holdings,
-    filter: &'a LineFilter,
+/// Lines of chunks, as a place has them.
+pub(super) struct Content<'a> {
+    pub(super) holdings: &'a dyn Holdings,
+    pub(super) filter: &'a LineFilter,
     /// Every version of a type that rows were read with, by hash.
-    types: HashMap<String, LogType>,
+    pub(super) types: HashMap<String, LogType>,
 }
 
 impl Content<'_> {
-    /// The lines of each chunk of `batch`, in no order; what was read goes to `stored`, by table.
-    async fn lines(
+    /// The lines of each chunk of `batch` that are here, in no order; what was read goes to `stored`, by table.
+    pub(super) async fn lines(
         &mut self,
         batch: &[&ChunkRecord],
         mut stored: Option<&mut BTreeMap<String, Vec<RecordBatch>>>,
@@ -173,8 +174,13 @@ impl Content<'_> {
         let mut lines: Vec<Lines> = batch.iter().map(|_| Lines::default()).collect();
 
         let mut hashes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (name, of_type) in batch.iter().flat_map(|record| &record.types) {
-            hashes.entry(name).or_default().insert(&of_type.hash);
+        for record in batch {
+            let is_here = |(name, of_type): &(&String, &TypeRows)| {
+                of_type.rows > 0 && !record.elsewhere.contains(*name)
+            };
+            for (name, of_type) in record.types.iter().filter(is_here) {
+                hashes.entry(name).or_default().insert(&of_type.hash);
+            }
         }
         for (name, hashes) in hashes {
             for hash in &hashes {
@@ -247,7 +253,7 @@ fn places<'a>(
 
 /// Lines of one chunk, as they come.
 #[derive(Debug, Default)]
-struct Lines {
+pub(super) struct Lines {
     text: Vec<u8>,
     places: Vec<Place>,
 }
@@ -268,6 +274,11 @@ impl Lines {
         let start = self.text.len();
         let is_kept = write(&mut self.text);
         self.places.push(Place { line, start, end: self.text.len(), is_kept, is_wanted });
+    }
+
+    /// Each line's number in its chunk, its bytes without the ending, and whether they are kept ones.
+    pub(super) fn each(&self) -> impl Iterator<Item = (i32, &[u8], bool)> {
+        self.places.iter().map(|place| (place.line, &self.text[place.start..place.end], place.is_kept))
     }
 
     /// The chunk's bytes, and those of the lines that are wanted, unless all are.

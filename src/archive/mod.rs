@@ -17,12 +17,14 @@ mod content;
 mod holdings;
 mod line_filter;
 mod restore;
+mod together;
 mod verify;
 
 pub use content::{StoredChunk, each_chunk, read_chunks};
 pub use holdings::{Holdings, OfArchive};
 pub use line_filter::LineFilter;
 pub use restore::{RestoredFile, restore};
+pub use together::{Together, verify_together};
 pub use verify::{Checks, GivenFile, Report, SourceReport, verify};
 
 /// Why an archive could not be read back, or files not be written.
@@ -40,6 +42,19 @@ pub enum ArchiveError {
     /// Rows do not have their type's columns.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// Lines of a chunk are in other places.
+    #[error(
+        "the archive has a part only of the chunk at byte {first_byte} of {path}, whose {tables} went to other places; restore \
+         from an archive that has all, or read the lines with `pipeline query`, one --from for each place"
+    )]
+    Part {
+        /// Its source.
+        path: String,
+        /// Offset of its first byte.
+        first_byte: u64,
+        /// What is elsewhere.
+        tables: String,
+    },
     /// A file that would be written is there already.
     #[error("{} exists; restore to another folder, or replace it with --force", path.display())]
     Exists {
@@ -103,6 +118,39 @@ pub enum Finding {
         /// Offset behind its last.
         end_byte: u64,
     },
+    /// Rows that went to another place are in none of those that were looked at.
+    PartMissing {
+        /// Their table.
+        table: String,
+        /// Offset of the first byte.
+        first_byte: u64,
+        /// Offset behind the last.
+        end_byte: u64,
+        /// The place that says so.
+        place: String,
+    },
+    /// Two places are to have the same rows.
+    PartTwice {
+        /// Their table.
+        table: String,
+        /// Offset of the first byte.
+        first_byte: u64,
+        /// Offset behind the last.
+        end_byte: u64,
+        /// The places.
+        places: (String, String),
+    },
+    /// Places have parts that are not of one whole.
+    PartsDiffer {
+        /// Offset of the first byte.
+        first_byte: u64,
+        /// Offset behind the last.
+        end_byte: u64,
+        /// How.
+        what: &'static str,
+        /// The places.
+        places: (String, String),
+    },
     /// A table holds rows of a chunk that the ledger does not have.
     UnknownChunk {
         /// The table.
@@ -146,6 +194,20 @@ impl fmt::Display for Finding {
             }
             Self::Content { first_byte, end_byte } => {
                 write!(out, "bytes {first_byte} to {end_byte} do not come back as they were read")
+            }
+            Self::PartMissing { table, first_byte, end_byte, place } => write!(
+                out,
+                "bytes {first_byte} to {end_byte}: {place} has a part, and their {table} are in none of the places given; \
+                 give all of them with --into, or run again, which ships what a place lacks"
+            ),
+            Self::PartTwice { table, first_byte, end_byte, places: (one, other) } => {
+                write!(
+                    out,
+                    "bytes {first_byte} to {end_byte}: both {one} and {other} were to have their {table}"
+                )
+            }
+            Self::PartsDiffer { first_byte, end_byte, what, places: (one, other) } => {
+                write!(out, "bytes {first_byte} to {end_byte} of {one} and of {other} {what}")
             }
             Self::UnknownChunk { table, chunk_id, rows } => {
                 write!(

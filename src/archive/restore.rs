@@ -39,6 +39,13 @@ pub async fn restore(
     let holdings = OfArchive::at(archive, archive.moment().await?);
     let mut sources = SourceChunks::read(&holdings).await?;
     sources.retain(|of| is_wanted(&of.source));
+    if let Some(part) = sources.iter().flat_map(|of| &of.chunks).find(|chunk| !chunk.is_whole()) {
+        return Err(ArchiveError::Part {
+            path: part.source.path.clone(),
+            first_byte: part.range.first_byte,
+            tables: part.parts_elsewhere().collect::<Vec<_>>().join(", "),
+        });
+    }
     let mut files: Vec<_> = sources
         .iter()
         .zip(file_names(&sources.iter().map(|of| &of.source).collect::<Vec<_>>()))

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{ArchiveError, Finding, Holdings, SourceChunks, content};
 use crate::lake::LakeError;
-use crate::model::{ByteRange, ChunkRecord, Source};
+use crate::model::{ByteRange, Source};
 
 /// What to check besides the ledger.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,6 +39,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Chunks whose content is not checked here, because rows of theirs moved to an archive.
     pub moved: u64,
+    /// Chunks of which there is a part here, so that their content is not checked by this place alone, and the rows,
+    /// rejects and blanks of them that are elsewhere.
+    pub parts: (u64, u64),
 }
 
 impl Report {
@@ -98,6 +101,10 @@ pub async fn verify(
         sources.retain(|of| ids.contains(&of.source.id));
     }
     report.sources = sources.iter().map(account).collect();
+    for chunk in sources.iter().flat_map(|of| &of.chunks).filter(|chunk| !chunk.is_whole()) {
+        report.parts.0 += 1;
+        report.parts.1 += chunk.parts_elsewhere().map(|table| chunk.decoded(table)).sum::<u64>();
+    }
     let positions: HashMap<u64, usize> =
         sources.iter().enumerate().map(|(position, of)| (of.source.id, position)).collect();
     for (id, position) in &positions {
@@ -106,7 +113,8 @@ pub async fn verify(
     if checks.content {
         let moved = holdings.moved_chunks().await?;
         let chunks = sources.iter().flat_map(|of| &of.chunks);
-        let records: Vec<_> = chunks.filter(|chunk| !moved.contains(&chunk.chunk_id)).collect();
+        let records: Vec<_> =
+            chunks.filter(|chunk| !moved.contains(&chunk.chunk_id) && chunk.is_whole()).collect();
         report.moved = moved.len() as u64;
         let mut differing = Vec::new();
         let read = content::each_chunk(holdings, &records, |record, _, is_same| {
@@ -194,12 +202,12 @@ async fn count(
     let (mut differing, mut unknown) = (Vec::new(), Vec::new());
     let tables = holdings.tables().await?;
     let chunks = || sources.iter().flat_map(|of| &of.chunks);
-    let types = chunks().flat_map(|chunk| chunk.types.keys());
+    let types = chunks().flat_map(|chunk| chunk.types.keys().filter(|name| chunk.rows_in(name) > 0));
     let names: BTreeSet<&String> = types.chain(&tables).filter(|name| *name != "chunks").collect();
     for name in names {
         let mut counts = holdings.count_by_chunk(name).await?;
         for chunk in chunks() {
-            let (expected, found) = (rows_in(chunk, name), counts.remove(&chunk.chunk_id).unwrap_or(0));
+            let (expected, found) = (chunk.rows_in(name), counts.remove(&chunk.chunk_id).unwrap_or(0));
             if found != expected {
                 let first_byte = chunk.range.first_byte;
                 let finding = Finding::Count { table: name.clone(), first_byte, expected, found };
@@ -226,13 +234,4 @@ async fn count(
 async fn committed_now(holdings: &dyn Holdings) -> Result<(HashSet<i64>, HashSet<ByteRange>), ArchiveError> {
     let records = holdings.records().await?;
     Ok(records.iter().map(|record| (record.chunk_id, record.range)).unzip())
-}
-
-/// Rows that `table` must hold of `chunk`.
-fn rows_in(chunk: &ChunkRecord, table: &str) -> u64 {
-    match table {
-        "rejects" => chunk.num_rejects,
-        "blanks" => chunk.num_blanks,
-        log_type => chunk.types.get(log_type).map_or(0, |of_type| of_type.rows),
-    }
 }

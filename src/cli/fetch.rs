@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::places;
 use super::run::SummaryFormat;
 use super::storage::StorageArgs;
 use super::units::{bytes_text, with_commas};
@@ -55,7 +56,8 @@ pub(super) struct FetchArgs {
     /// What is done with every item at its end, failed ones too
     #[arg(long, value_name = "NAME", default_value = "none")]
     post_processor: String,
-    /// Where `ingest` writes, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..
+    /// Where `ingest` writes, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..; with
+    /// #types=NAME,NAME behind it, only those log types
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// Where progress is kept: a SQLite file, or postgres://..
@@ -117,7 +119,7 @@ pub(super) async fn run(args: FetchArgs, global: &Global) -> anyhow::Result<Exit
     let ingest = match is_ingest {
         true => {
             let decoders = DecoderPool::new(types.clone(), args.storage.workers());
-            let sinks = args.storage.open(&args.into, &types).await?;
+            let sinks = args.storage.open(places::of(&args.into, &types)?, &types).await?;
             let cut = CutOptions {
                 chunk_size_bytes: args.work.chunk_size,
                 max_line_bytes: args.work.max_line_bytes,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::archive::ArchiveError;
 use crate::bench::BenchError;
 use crate::client::{self, ClientError, StorageFault, with_causes};
 use crate::config::{self, ConfigError};
@@ -34,6 +35,7 @@ mod load;
 mod metrics;
 #[cfg(feature = "query")]
 mod page;
+mod places;
 mod process;
 mod progress;
 #[cfg(feature = "query")]
@@ -333,6 +335,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         (Some(WarehouseError::Client(error)), _) | (_, Some(TransportError::Client(error))) => Some(error),
         _ => error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()),
     };
+    let is_of_part = matches!(error.downcast_ref(), Some(ArchiveError::Part { .. }));
+    if is_of_part || matches!(sink, Some(SinkError::Part(_))) {
+        return Exit::CONFIGURATION;
+    }
     match (client, warehouse, lake) {
         (Some(ClientError::Unreachable { .. }), ..) => Exit::SERVICE,
         (Some(ClientError::BadUrl { .. } | ClientError::Refused { .. }), ..) => Exit::CONFIGURATION,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 
+use super::places;
 use super::queue::{StreamArgs, redis_url};
 use super::run::{Summary, SummaryFormat};
 use super::storage::{self, StorageArgs};
@@ -22,8 +23,8 @@ pub(super) struct ProcessArgs {
     /// Redis that carries chunks from readers [default: that of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     via: Option<String>,
-    /// Where to write, several times for several places: postgres://.. or an archive (folder, s3://, gs://, az://)
-    /// [default: the Postgres of docker-compose.yml]
+    /// Where to write, several times for several places: postgres://.. or an archive (folder, s3://, gs://, az://); with
+    /// #types=NAME,NAME behind it, only those log types [default: the Postgres of docker-compose.yml]
     #[arg(long, value_name = "URL")]
     into: Vec<String>,
     /// Stop when the stream is empty
@@ -51,7 +52,8 @@ pub(super) struct InitDbArgs {
 /// Brings the schema to what the log types need; every command that writes does that too.
 pub(super) async fn init_db(args: &InitDbArgs, global: &Global) -> anyhow::Result<Exit> {
     let into = args.into.clone().unwrap_or_else(crate::client::default_postgres_url);
-    Warehouse::try_new(PgConfig::parse(&into)?, &args.schema, &global.log_types()?).await?;
+    Warehouse::try_new(PgConfig::parse(&places::location(&into)?)?, &args.schema, &global.log_types()?)
+        .await?;
     Ok(Exit::DONE)
 }
 
@@ -65,9 +67,10 @@ pub(super) async fn run(args: ProcessArgs, global: &Global) -> anyhow::Result<Ex
         true => vec![crate::client::default_postgres_url()],
         false => args.into.clone(),
     };
+    let places = places::of(&into, &types)?;
     let stream = args.stream.open(&redis_url(args.via.as_deref())?)?;
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
-    let mut sinks = args.storage.open(&into, &types).await?;
+    let mut sinks = args.storage.open(places, &types).await?;
     let mut consumer = tokio::select! {
         consumer = stream.consumer(args.drain) => consumer?,
         // nothing is taken yet

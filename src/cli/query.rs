@@ -124,7 +124,10 @@ pub(super) fn exit_code(error: &anyhow::Error) -> Option<u8> {
     match error.downcast_ref()? {
         QueryError::Lost(_) | QueryError::NoWorker(_) => Some(Exit::SERVICE),
         QueryError::Worker(failure) if failure.trouble != WorkerTrouble::Refuses => Some(Exit::SERVICE),
-        QueryError::Worker(_) | QueryError::Cluster(_) => Some(Exit::CONFIGURATION),
+        QueryError::Worker(_)
+        | QueryError::Cluster(_)
+        | QueryError::Torn { .. }
+        | QueryError::PartBesideRaw { .. } => Some(Exit::CONFIGURATION),
         _ => None,
     }
 }

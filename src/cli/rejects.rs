@@ -11,7 +11,7 @@ use serde_json::json;
 use super::archive::{ListFormat, unwrapped};
 use super::columns::aligned;
 use super::replay::{PlaceArgs, replay_where};
-use super::{Exit, Global};
+use super::{Exit, Global, places};
 use crate::archive::{Holdings, OfArchive};
 use crate::client::{PgConfig, is_postgres};
 use crate::lake::Archive;
@@ -136,6 +136,7 @@ async fn show(args: &ShowArgs) -> anyhow::Result<Exit> {
 }
 
 async fn read(into: &str, schema: &str, chunk: Option<i64>, limit: usize) -> anyhow::Result<Vec<Kept>> {
+    let into = &places::location(into)?;
     match is_postgres(into) {
         true => read_from(&Warehouse::open(PgConfig::parse(into)?, schema).await?, chunk, limit).await,
         false => read_from(&OfArchive::new(&Archive::open(into).await?), chunk, limit).await,

@@ -11,12 +11,13 @@ use memchr::memchr_iter;
 use sha2::{Digest, Sha256};
 
 use super::archive::unwrapped;
+use super::places::Place;
 use super::run::ship;
 use super::storage::StorageArgs;
 use super::verify::{Identified, identified};
-use super::{Global, print_error};
+use super::{Global, UsageError, print_error};
 use crate::archive::{Finding, Holdings, Report};
-use crate::client::{PgConfig, is_postgres};
+use crate::client::{PgConfig, is_postgres, redacted};
 use crate::model::{ByteRange, ChunkRecord, chunk_id};
 use crate::source::{CutOptions, SourceError};
 use crate::stage::processor::DecoderPool;
@@ -36,6 +37,16 @@ pub(super) async fn repair(
     if is_postgres(location) {
         let warehouse = Warehouse::try_new(PgConfig::parse(location)?, schema, &types).await?;
         let records = warehouse.records("true").await?;
+        if let Some(part) = records.iter().find(|record| record.is_part()) {
+            return Err(UsageError(format!(
+                "{} holds parts of chunks, such as that at byte {} of {}, and repairs none; `pipeline run` with every \
+                 --into and its #types= ships what a place lacks",
+                redacted(location),
+                part.range.first_byte,
+                part.source.path
+            ))
+            .into());
+        }
         let ledger = warehouse.ledger().await.map_err(unwrapped)?;
         let (chunks, strays) = tokio::task::spawn_blocking({
             let (damaged, gaps, unknown) = (damaged(report, records), gaps(report), unknown(report));
@@ -57,7 +68,7 @@ pub(super) async fn repair(
         warehouse.take_away(&chunks.0, &strays).await?;
     }
     let storage = StorageArgs::for_repair(schema);
-    let mut sinks = storage.open(&[location.to_owned()], &types).await?;
+    let mut sinks = storage.open(vec![Place::of_all(location, &types)], &types).await?;
     let decoders = DecoderPool::new(types, storage.workers());
     let options = ReadOptions { cut: CutOptions::default(), ..ReadOptions::default() };
     ship(paths, &options, &decoders, &mut sinks, &Shutdown::new()).await?;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::archive::{ListFormat, unwrapped};
 use super::units::{parse_time, with_commas};
-use super::{Exit, Global, UsageError};
+use super::{Exit, Global, UsageError, places};
 use crate::client::{ClientError, PgConfig, is_postgres, redacted};
 use crate::stage::replay::{ReplayError, ReplaySummary, replay};
 use crate::stage::shutdown::Shutdown;
@@ -63,7 +63,8 @@ pub(super) async fn replay_where(
     place: &PlaceArgs,
     global: &Global,
 ) -> anyhow::Result<Exit> {
-    let into = place.into.clone().unwrap_or_else(crate::client::default_postgres_url);
+    let into = place.into.as_deref().map(places::location).transpose()?;
+    let into = into.unwrap_or_else(crate::client::default_postgres_url);
     if !is_postgres(&into) {
         let reason = "is an archive, which cannot be replayed; name postgres://.., or archive the files anew to another place";
         return Err(ClientError::BadUrl { location: redacted(&into), reason: reason.to_owned() }.into());
@@ -73,11 +74,19 @@ pub(super) async fn replay_where(
     shutdown.listen().context("listen for signals")?;
     let warehouse = Arc::new(Warehouse::try_new(PgConfig::parse(&into)?, &place.schema, &types).await?);
     let moved = warehouse.moved_rows(None).await?;
-    let (gone, records): (Vec<_>, Vec<_>) = warehouse
-        .records(condition)
-        .await?
-        .into_iter()
-        .partition(|record| moved.contains_key(&record.chunk_id));
+    let records = warehouse.records(condition).await?;
+    if let Some(part) = records.iter().find(|record| record.is_part()) {
+        let reason = format!(
+            "has a part only of the chunk at byte {} of {}, whose {} went to other places, and a part cannot be decoded \
+             anew; write the files to other places with the log types as they are now",
+            part.range.first_byte,
+            part.source.path,
+            part.elsewhere.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        );
+        return Err(ClientError::BadUrl { location: redacted(&into), reason }.into());
+    }
+    let (gone, records): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|record| moved.contains_key(&record.chunk_id));
     if !gone.is_empty() {
         tracing::warn!("{} chunks are left as they are: rows of theirs moved to an archive", gone.len());
     }

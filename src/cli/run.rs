@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::input::InputArgs;
+use super::places;
 use super::progress::Progress;
 use super::queue::{StreamArgs, Via};
 use super::storage::{self, StorageArgs};
@@ -27,7 +28,8 @@ const QUEUE_BYTES: usize = 16 << 20;
 pub(super) struct RunArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Where to write, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..
+    /// Where to write, several times for several places: an archive (folder, s3://, gs://, az://) or postgres://..; with
+    /// #types=NAME,NAME behind it, only those log types
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
     into: Vec<String>,
     /// What carries chunks from reader to processor: memory, or redis://..
@@ -54,6 +56,7 @@ pub(super) enum SummaryFormat {
 pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> {
     let via = Via::parse(&args.via)?;
     let types = global.log_types()?;
+    let places = places::of(&args.into, &types)?;
     let started = Instant::now();
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
@@ -61,7 +64,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     // before an archive is made for nothing
     reader::check(&paths, &options).await?;
     let decoders = DecoderPool::new(types.clone(), args.storage.workers());
-    let mut sinks = args.storage.open(&args.into, &types).await?;
+    let mut sinks = args.storage.open(places, &types).await?;
     let progress = Progress::start(!global.quiet && !args.input.watch);
     let outcome = match &via {
         Via::Memory => ship(&paths, &options, &decoders, &mut sinks, &shutdown).await,

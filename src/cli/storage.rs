@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::places::Place;
 use super::units::parse_duration;
 use crate::client::{PgConfig, is_postgres, redacted};
 use crate::log_type::LogTypes;
-use crate::sink::{ArchiveSink, GroupLimits, PostgresSink, Sink};
+use crate::sink::{self, ArchiveSink, GroupLimits, PartSink, PostgresSink, Sink, SinkError};
 
 /// How rows are stored.
 #[derive(Debug, Args)]
@@ -41,24 +42,31 @@ impl StorageArgs {
         self.workers.map_or(cores, usize::from)
     }
 
-    /// Opens every location.
+    /// Opens every place.
     pub(super) async fn open(
         &self,
-        locations: &[String],
+        places: Vec<Place>,
         types: &LogTypes,
     ) -> anyhow::Result<Vec<Box<dyn Sink>>> {
         let limits =
             GroupLimits { rows: self.commit_rows, age: self.commit_interval, ..GroupLimits::default() };
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-        for location in locations {
-            sinks.push(match is_postgres(location) {
+        for Place { location, share } in places {
+            let sink: Box<dyn Sink> = match is_postgres(&location) {
                 true => {
-                    let config = PgConfig::parse(location)?;
+                    let config = PgConfig::parse(&location)?;
                     Box::new(
                         PostgresSink::try_new(config, &self.schema, types, self.workers(), limits).await?,
                     )
                 }
-                false => Box::new(ArchiveSink::try_new(location).await?),
+                false => Box::new(ArchiveSink::try_new(&location).await?),
+            };
+            sinks.push(match share.is_all() {
+                true => {
+                    sink::expect_share(&*sink, &share).map_err(SinkError::from)?;
+                    sink
+                }
+                false => Box::new(PartSink::try_new(sink, share)?),
             });
         }
         Ok(sinks)

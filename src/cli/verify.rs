@@ -1,5 +1,5 @@
 //! `pipeline verify`: whether every byte, line and row is where the ledger says, once.
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -11,8 +11,10 @@ use super::archive::{ListFormat, unwrapped};
 use super::columns::aligned;
 use super::repair::repair;
 use super::units::with_commas;
-use super::{Exit, Global};
-use crate::archive::{Checks, Finding, GivenFile, Holdings, OfArchive, Report, verify};
+use super::{Exit, Global, places};
+use crate::archive::{
+    Checks, Finding, GivenFile, Holdings, OfArchive, Report, Together, verify, verify_together,
+};
 use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::Archive;
 use crate::model::{Ledger, Source};
@@ -55,24 +57,35 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
     let checks = Checks { count: args.count || args.repair, content: args.content };
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
-    for location in &args.into {
-        let mut report = check_at(location, &args, checks, &mut exit).await?;
+    let mut opened = Vec::new();
+    for location in &places::locations(&args.into)? {
+        let mut place = Opened::at(location, &args.schema).await?;
+        let mut report = place.check(&args.paths, checks, &mut exit).await?;
         if args.repair && !report.is_whole() {
-            let place = redacted(location);
-            for (path, finding) in findings(&place, &report) {
+            let name = redacted(location);
+            for (path, finding) in findings(&name, &report) {
                 tracing::warn!("to repair: {path}: {finding}");
             }
             repair(location, &args.schema, &args.paths, &report, global).await?;
-            report = check_at(location, &args, checks, &mut exit).await?;
+            place = Opened::at(location, &args.schema).await?;
+            report = place.check(&args.paths, checks, &mut exit).await?;
         }
         if !report.is_whole() {
             worsen(&mut exit, Exit::SOME_FAILED);
         }
         reports.push((redacted(location), report));
+        opened.push(place);
+    }
+    let names = reports.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" and ");
+    let together = together(&opened, &reports, checks, args.paths.is_empty()).await?;
+    if together.as_ref().is_some_and(|together| !together.findings.is_empty()) {
+        exit = Exit::SOME_FAILED;
     }
     let mut out = io::stdout().lock();
     if args.output == ListFormat::Json {
-        let reports: Vec<_> = reports.iter().map(|(location, report)| to_json(location, report)).collect();
+        let mut reports: Vec<_> =
+            reports.iter().map(|(location, report)| to_json(location, report)).collect();
+        reports.extend(together.map(|together| together_to_json(&names, &together)));
         writeln!(out, "{}", serde_json::to_string_pretty(&reports)?)?;
         return Ok(exit);
     }
@@ -84,21 +97,75 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
             super::print_error(&format!("{path}: {finding}"))?;
         }
     }
+    if let Some(Together { chunks, compared, findings }) = together {
+        if !global.quiet {
+            let verdict = if findings.is_empty() { "ok" } else { "FAILED" };
+            let content = match compared {
+                0 => String::new(),
+                compared => format!(", {} put together and compared", with_commas(compared)),
+            };
+            writeln!(out, "{names} together: {} chunks in parts{content}  {verdict}", with_commas(chunks))?;
+        }
+        for (path, finding) in findings {
+            super::print_error(&format!("{path}: {finding}"))?;
+        }
+    }
     Ok(exit)
 }
 
-async fn check_at(
-    location: &str,
-    args: &VerifyArgs,
-    checks: Checks,
-    exit: &mut Exit,
-) -> anyhow::Result<Report> {
-    if is_postgres(location) {
-        let warehouse = Warehouse::open(PgConfig::parse(location)?, &args.schema).await?;
-        return check(&warehouse, &args.paths, checks, exit).await;
+/// A place, opened to be read.
+enum Opened {
+    Archive(Archive),
+    Database(Box<Warehouse>),
+}
+
+impl Opened {
+    async fn at(location: &str, schema: &str) -> anyhow::Result<Self> {
+        Ok(match is_postgres(location) {
+            true => Self::Database(Box::new(Warehouse::open(PgConfig::parse(location)?, schema).await?)),
+            false => Self::Archive(Archive::open(location).await?),
+        })
     }
-    let archive = Archive::open(location).await?;
-    check(&OfArchive::new(&archive), &args.paths, checks, exit).await
+
+    async fn check(&self, paths: &[PathBuf], checks: Checks, exit: &mut Exit) -> anyhow::Result<Report> {
+        match self {
+            Self::Archive(archive) => check(&OfArchive::new(archive), paths, checks, exit).await,
+            Self::Database(warehouse) => check(&**warehouse, paths, checks, exit).await,
+        }
+    }
+}
+
+/// Whether places that have parts of chunks have all of them between them; `None` if none has a part, or there is no
+/// other place to have the rest.
+async fn together(
+    opened: &[Opened],
+    reports: &[(String, Report)],
+    checks: Checks,
+    is_of_all: bool,
+) -> anyhow::Result<Option<Together>> {
+    if reports.len() < 2 || reports.iter().all(|(_, report)| report.parts.0 == 0) {
+        return Ok(None);
+    }
+    let of_archives: Vec<Option<OfArchive<'_>>> = (opened.iter())
+        .map(|place| match place {
+            Opened::Archive(archive) => Some(OfArchive::new(archive)),
+            Opened::Database(_) => None,
+        })
+        .collect();
+    let mut places: Vec<(String, &dyn Holdings)> = Vec::new();
+    for ((place, of_archive), (name, _)) in opened.iter().zip(&of_archives).zip(reports) {
+        match (place, of_archive) {
+            (Opened::Database(warehouse), _) => places.push((name.clone(), &**warehouse)),
+            (Opened::Archive(_), of_archive) => {
+                places
+                    .extend(of_archive.iter().map(|of_archive| (name.clone(), of_archive as &dyn Holdings)));
+            }
+        }
+    }
+    let of_reports = reports.iter().flat_map(|(_, report)| &report.sources).map(|source| source.source_id);
+    let sources: Option<BTreeSet<u64>> = (!is_of_all).then(|| of_reports.collect());
+    let together = verify_together(&places, sources.as_ref(), checks.content).await;
+    together.map(Some).map_err(unwrapped)
 }
 
 async fn check(
@@ -259,6 +326,14 @@ fn table(report: &Report) -> String {
             with_commas(report.moved)
         ));
     }
+    let (chunks, lines) = report.parts;
+    if chunks > 0 {
+        out.push_str(&format!(
+            "{} chunks are here in part, {} of their rows, rejects and blanks elsewhere: verify all places in one command\n",
+            with_commas(chunks),
+            with_commas(lines)
+        ));
+    }
     out
 }
 
@@ -293,5 +368,19 @@ fn to_json(location: &str, report: &Report) -> serde_json::Value {
         "sources": sources,
         "findings": texts(&report.findings),
         "moved_chunks": report.moved,
+        "parts": report.parts.0,
+        "rows_elsewhere": report.parts.1,
+    })
+}
+
+fn together_to_json(names: &str, together: &Together) -> serde_json::Value {
+    let texts = together.findings.iter().map(|(path, finding)| format!("{path}: {finding}"));
+    json!({
+        "into": names,
+        "together": true,
+        "whole": together.findings.is_empty(),
+        "chunks": together.chunks,
+        "compared": together.compared,
+        "findings": texts.collect::<Vec<_>>(),
     })
 }

@@ -8,7 +8,7 @@
 //!
 //! Invariants: rows + rejects + blanks = lines; where a chunk is cut between lines makes no difference to them;
 //! a row without `raw` renders to its line. `naive` (tests only) says what is right.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -157,7 +157,8 @@ impl Decoder {
         let mut time_range: Option<(i64, i64)> = None;
         for builder in self.types.iter_mut().filter(|builder| builder.num_rows() > 0) {
             let table = &builder.log_type.table;
-            let type_rows = TypeRows { rows: builder.num_rows() as u64, hash: table.hash.clone() };
+            let type_rows =
+                TypeRows { rows: builder.num_rows() as u64, hash: table.hash.clone(), refused: 0 };
             rows.insert(table.log_type.clone(), type_rows);
             if let Some((first, last)) = builder.time_range() {
                 let (earliest, latest) = time_range.unwrap_or((first, last));
@@ -184,6 +185,7 @@ impl Decoder {
             piece: chunk.piece,
             open: chunk.open,
             reference_time: chunk.reference_time,
+            elsewhere: BTreeSet::new(),
         };
         DecodedBatch {
             record,

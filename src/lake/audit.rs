@@ -24,6 +24,7 @@ use super::read::read_file;
 use super::schema::Layout;
 use super::{DataFile, LakeError};
 use crate::log_type::text_hash;
+use crate::model::ChunkRecord;
 
 const RANGE_BYTES: u64 = 4 << 20;
 /// Files that are read at once.
@@ -147,8 +148,12 @@ impl Archive {
                 for (group, text) in actions_of_rows(&rows) {
                     actions.insert(group, serde_json::from_str(&text).map_err(|cause| corrupt(&cause))?);
                 }
-                let records = of_rows(&rows)?.into_iter().flat_map(|(_, record)| record.types.into_values());
-                type_hashes.extend(records.map(|of_type| of_type.hash));
+                // the file of a type is kept with its rows
+                let types = of_rows(&rows)?.into_iter().flat_map(|(_, record)| {
+                    let ChunkRecord { types, elsewhere, .. } = record;
+                    types.into_iter().filter(move |(name, of)| of.rows > 0 && !elsewhere.contains(name))
+                });
+                type_hashes.extend(types.map(|(_, of_type)| of_type.hash));
                 for (group, rows) in runs(&rows) {
                     let rows = match of_groups.remove(&group) {
                         Some(before) => {

@@ -37,7 +37,10 @@ pub(super) fn to_rows(
     let num_rows = records.len().max(1);
     let entries = match records {
         [] => without_chunk(entry).map_err(failed)?,
-        records => ledger::to_rows(records, entry.committed_at, entry.writer).map_err(failed)?,
+        records => {
+            let rows = ledger::to_rows(records, entry.committed_at, entry.writer);
+            rows.and_then(|rows| without_empty(&rows, "elsewhere")).map_err(failed)?
+        }
     };
     let on_first_row = |text: &str| -> ArrayRef {
         let values = std::iter::once(Some(text)).chain(std::iter::repeat(None)).take(num_rows);
@@ -52,6 +55,16 @@ pub(super) fn to_rows(
     let linked = RecordBatch::try_new(linked, columns.clone()).map_err(failed)?;
     columns.push(on_first_row(&link(before, &linked)));
     RecordBatch::try_new(schema, columns).map_err(failed)
+}
+
+/// Empty texts of a column become NULL: a link does not cover those, and earlier versions have no such column.
+fn without_empty(rows: &RecordBatch, column: &str) -> Result<RecordBatch, ArrowError> {
+    let position = rows.schema().index_of(column)?;
+    let mut columns = rows.columns().to_vec();
+    let texts = rows.column(position).as_string::<i32>().iter();
+    columns[position] =
+        Arc::new(texts.map(|text| text.filter(|text| !text.is_empty())).collect::<StringArray>());
+    RecordBatch::try_new(rows.schema(), columns)
 }
 
 fn without_chunk(entry: &GroupEntry<'_>) -> Result<RecordBatch, ArrowError> {

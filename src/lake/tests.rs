@@ -101,7 +101,7 @@ fn chunk_of(table: &Arc<Table>, source_id: u64, first_line: u64, times: &[i64]) 
     record.num_rejects = 1;
     record.num_blanks = 1;
     record.time_range = times.iter().min().copied().zip(times.iter().max().copied());
-    record.types.insert(table.log_type.clone(), TypeRows { rows, hash: table.hash.clone() });
+    record.types.insert(table.log_type.clone(), TypeRows { rows, hash: table.hash.clone(), refused: 0 });
     let batch = auth_rows(table, record.chunk_id, times);
     let line_bytes = |line: u64| ((line * LINE_BYTES) as u32, ((line + 1) * LINE_BYTES) as u32 - 1);
     DecodedBatch {

@@ -111,6 +111,11 @@ impl ArchiveWriter {
         &self.committed
     }
 
+    /// Version of the ledger up to which that is.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Takes a chunk into the open group. Returns a receipt when that committed a group, which need not hold
     /// the chunk. After an error the open group is discarded.
     pub async fn write(&mut self, batch: DecodedBatch) -> Result<Option<CommitReceipt>, LakeError> {

@@ -4,6 +4,7 @@
 //! their whole entry, because a longer one that starts at the same byte takes their place.
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Split;
 use crate::model::{ByteRange, ChunkRecord, KnownSource, Ledger};
 
 /// The folded ledger.
@@ -12,6 +13,7 @@ pub struct Committed {
     ledger: Ledger,
     /// Open lines by (source, first byte).
     open: BTreeMap<(u64, u64), ChunkRecord>,
+    splits: BTreeSet<Split>,
 }
 
 /// Whether a range may be committed.
@@ -26,9 +28,9 @@ pub enum Verdict<'a> {
 }
 
 impl Committed {
-    /// From what storage has folded: sources with their ranges, and open lines.
-    pub fn restore(known: Vec<KnownSource>, open: Vec<ChunkRecord>) -> Self {
-        let mut committed = Self::default();
+    /// From what storage has folded: sources with their ranges, open lines, and how chunks were split.
+    pub fn restore(known: Vec<KnownSource>, open: Vec<ChunkRecord>, splits: BTreeSet<Split>) -> Self {
+        let mut committed = Self { splits, ..Self::default() };
         committed.ledger.sources = known.into_iter().map(|known| (known.source.id, known)).collect();
         for record in open {
             let ByteRange { source_id, first_byte, end_byte } = record.range;
@@ -47,6 +49,12 @@ impl Committed {
         }
         self.ledger.sources.extend(fresh.ledger.sources);
         self.open.extend(fresh.open);
+        self.splits.extend(fresh.splits);
+    }
+
+    /// How chunks were split that are not whole here, each way once.
+    pub fn splits(&self) -> &BTreeSet<Split> {
+        &self.splits
     }
 
     /// What it knows of every source.
@@ -56,6 +64,9 @@ impl Committed {
 
     /// Adds an entry; entries come in the order of their groups.
     pub fn insert(&mut self, record: &ChunkRecord) {
+        if record.is_part() {
+            self.splits.insert(Split::of(record));
+        }
         let ByteRange { source_id, first_byte, end_byte } = record.range;
         let known = self.ledger.sources.entry(source_id).or_insert_with(|| KnownSource {
             source: (*record.source).clone(),

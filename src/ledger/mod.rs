@@ -6,11 +6,13 @@
 mod committed;
 mod division;
 mod kept;
+mod part;
 mod records;
 
 pub use committed::{Committed, Verdict, newest};
-pub use division::{Counted, Division, LeftOut, OpenLine, Uncounted, divide};
+pub use division::{Counted, Division, LeftOut, LeftOutOfPlace, OpenLine, Uncounted, Undivided, divide};
 pub use kept::{blank_columns, blank_rows, reject_columns, reject_rows};
+pub use part::{Share, Split};
 pub use records::{EntryError, columns, of_rows, to_rows, unhex};
 
 /// The ledger's table.

@@ -1,6 +1,7 @@
 //! Ledger entries as rows of `chunks`, and back.
 //!
-//! Unsigned 64-bit numbers (identities, hashes, inodes) are stored by their bits as signed ones.
+//! Unsigned 64-bit numbers (identities, hashes, inodes) are stored by their bits as signed ones, names of tables with
+//! commas between them.
 use std::sync::Arc;
 
 use arrow::array::{
@@ -54,6 +55,7 @@ pub fn columns() -> SchemaRef {
         ("reference_time", time_type()),
         ("committed_at", time_type()),
         ("writer", DataType::Utf8),
+        ("elsewhere", DataType::Utf8),
     ])
 }
 
@@ -105,6 +107,7 @@ pub fn to_rows(records: &[ChunkRecord], committed_at: i64, writer: &str) -> Resu
         time(&|record| Some(record.reference_time)),
         time(&|_| Some(committed_at)),
         text(&|_| writer.to_owned()),
+        text(&|record| record.elsewhere.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
     ];
     RecordBatch::try_new(columns(), values)
 }
@@ -151,6 +154,13 @@ fn record(rows: &RecordBatch, row: usize) -> Option<ChunkRecord> {
         piece: int("piece").zip(flag("piece_last")).map(|(index, last)| Piece { index, last }),
         open: flag("open")?,
         reference_time: time("reference_time")?,
+        // an archive leaves it out where there is nothing, and did not have it at first
+        elsewhere: text("elsewhere")
+            .unwrap_or_default()
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
     })
 }
 
@@ -182,6 +192,8 @@ pub fn unhex(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::model::TypeRows;
 
@@ -205,13 +217,14 @@ mod tests {
             num_rows: 4,
             num_rejects: 3,
             num_blanks: 2,
-            types: [("dns".to_owned(), TypeRows { rows: 4, hash: "ab".into() })].into(),
+            types: [("dns".to_owned(), TypeRows { rows: 4, hash: "ab".into(), refused: 0 })].into(),
             time_range: Some((-1, 1_705_276_800_000_001)),
             line_ending: LineEnding::CrLf,
             final_newline: true,
             piece: None,
             open: false,
             reference_time: 123_456_789,
+            elsewhere: BTreeSet::new(),
         };
         let piece = ChunkRecord {
             piece: Some(Piece { index: 3, last: true }),
@@ -221,7 +234,13 @@ mod tests {
             line_ending: LineEnding::Lf,
             ..plain.clone()
         };
-        let records = [plain, piece];
+        let refused = TypeRows { rows: 3, hash: "ab".into(), refused: 1 };
+        let part = ChunkRecord {
+            types: [("dns".to_owned(), refused)].into(),
+            elsewhere: ["blanks", "firewall"].map(str::to_owned).into(),
+            ..plain.clone()
+        };
+        let records = [plain, piece, part];
         assert_eq!(of_rows(&to_rows(&records, 5, "w").unwrap()).unwrap(), records);
     }
 }

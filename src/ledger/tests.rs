@@ -1,5 +1,5 @@
 //! Entries that tests of the ledger and of the tables share.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{ByteRange, ChunkRecord, LineEnding, Source};
@@ -31,5 +31,6 @@ pub(crate) fn record(source_id: u64, first_byte: u64, end_byte: u64) -> ChunkRec
         piece: None,
         open: false,
         reference_time: 0,
+        elsewhere: BTreeSet::new(),
     }
 }

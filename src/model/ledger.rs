@@ -1,5 +1,5 @@
 //! What the ledger holds: sources, the byte ranges of them that are committed, and the counts of each.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,13 @@ pub struct TypeRows {
     pub rows: u64,
     /// Hash of the type file's text, under which the archive keeps that text.
     pub hash: String,
+    /// Lines that were rows of it until this place refused to store them; they are rejects.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One entry of the ledger: a committed chunk. `num_lines = rows + rejects + blanks`, always.
@@ -114,6 +121,9 @@ pub struct ChunkRecord {
     pub open: bool,
     /// Dates without a year were read relative to this time, microseconds since the epoch.
     pub reference_time: i64,
+    /// The tables (log types, `rejects`, `blanks`) whose rows of the chunk went to other places. Then `types` names
+    /// every log type that there was, for those who hold the parts have to have decoded alike.
+    pub elsewhere: BTreeSet<String>,
 }
 
 /// What a sink returns once chunks are durable: rows and ledger entries committed together.

@@ -50,6 +50,30 @@ pub enum QueryError {
     /// A cluster or a worker that cannot be as it was asked for.
     #[error("{0}")]
     Cluster(String),
+    /// Places hold lines of a chunk in ways that cannot be told apart.
+    #[error(
+        "{place} has a part of the chunk at byte {first_byte} of {file}, and other places some of its lines, cut so that \
+         they cannot be told apart; query {place} and the others that hold its parts without the rest"
+    )]
+    Torn {
+        /// The place.
+        place: String,
+        /// The source.
+        file: String,
+        /// Offset of the chunk's first byte.
+        first_byte: u64,
+    },
+    /// Lines of raw input may be in a place in part.
+    #[error(
+        "{place} has parts of chunks whose {tables} went to places that are not read, or are only being committed there, and raw: \
+         files hold all of their lines; read those places too, one --from each, or leave raw: away"
+    )]
+    PartBesideRaw {
+        /// The place.
+        place: String,
+        /// What went elsewhere.
+        tables: String,
+    },
     /// A result cannot be put in the form asked for.
     #[error("{0}")]
     Output(String),

@@ -36,6 +36,7 @@ pub struct LogsBranch {
 /// The view's plan. Rows join the ledger table `chunks` for their file and the time of their commit.
 pub(super) async fn plan(
     context: &SessionContext,
+    chunks: Arc<dyn TableProvider>,
     branches: &[LogsBranch],
 ) -> Result<Arc<dyn TableProvider>, QueryError> {
     let mut rows: Option<DataFrame> = None;
@@ -48,7 +49,7 @@ pub(super) async fn plan(
     }
     let rows = rows.ok_or_else(|| QueryError::Sql("the view logs needs at least one log type".to_owned()))?;
     // A chunk that superseded an open last line has the same id: one row each, or rows would double.
-    let chunks = context.table("chunks").await?.aggregate(
+    let chunks = context.read_table(chunks)?.aggregate(
         vec![ident("chunk_id").alias("id_of_chunk")],
         vec![max(ident("file")).alias("path"), max(ident("committed_at")).alias("indexed_at")],
     )?;

@@ -3,7 +3,8 @@
 //! A line may lie in several places: in Postgres and in the archive, and in the raw file as well. It is read from the
 //! first that has it: archives in the order given, then databases, then raw input (see [`ledger::divide`]). An
 //! archive's entry of the ledger stands for all rows of its range, always; Postgres' ledger keeps its entry when a day
-//! of its rows is taken away. So Postgres gives only what no archive holds.
+//! of its rows is taken away. So Postgres gives only what no archive holds. Of chunks that were split by log type, each
+//! place gives the tables that it has.
 //!
 //! Consistency: a statement sees each place at one moment, databases first. What is moved to an archive while it
 //! looks is in the archive's later moment, and then Postgres' rows are left out; or it is not, and then Postgres'
@@ -27,7 +28,7 @@ use super::{LogsBranch, QueryError, logs};
 use crate::archive::{ArchiveError, Holdings, OfArchive, each_chunk};
 use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::{Archive, TableSnapshot};
-use crate::ledger::{self, BLANKS, CHUNKS, Counted, Division, REJECTS, Uncounted};
+use crate::ledger::{self, BLANKS, CHUNKS, Counted, Division, REJECTS, Uncounted, Undivided};
 use crate::log_type::{LogType, LogTypes};
 use crate::model::ChunkRecord;
 use crate::source::Catalogue;
@@ -58,6 +59,8 @@ pub struct Places {
     pub(super) is_of_cluster: bool,
     /// What the session's catalog holds now.
     registered: Vec<String>,
+    /// Places and tables of which it was said that parts are not read.
+    warned: BTreeSet<(String, String)>,
     pub(super) notes: Notes,
 }
 
@@ -79,6 +82,7 @@ impl Places {
             compiled: HashMap::new(),
             is_of_cluster: false,
             registered: Vec::new(),
+            warned: BTreeSet::new(),
             notes: Notes::default(),
         };
         for location in from {
@@ -158,6 +162,7 @@ impl Places {
             .chain(of_databases.iter().map(|records| &records[..]))
             .collect();
         let mut division = self.divide(&records).await?;
+        let not_read = self.parts_not_read(&division)?;
         let of_raw = self.raw_tables(&mut division).await?;
         let left_out = division.left_out;
         let mut versions = Self::versions(&records, &left_out);
@@ -170,27 +175,38 @@ impl Places {
             }
         }
         let versions = self.compiled(versions).await?;
+        self.warn_of_parts(not_read);
         let mut tables: BTreeMap<String, Vec<Arc<dyn TableProvider>>> = versions
             .keys()
             .map(String::as_str)
             .chain(OWN_TABLES)
             .map(|name| (name.to_owned(), Vec::new()))
             .collect();
+        let mut entries: Vec<Arc<dyn TableProvider>> = Vec::new();
         for (place, left_out) in self.archives.iter_mut().zip(&left_out) {
             for (name, table) in place.tables(context, left_out, &self.notes)? {
                 tables.entry(name).or_default().push(table);
             }
+            entries.extend(place.entries(left_out, &self.notes));
         }
         let of_databases = of_databases.iter().zip(&left_out[self.archives.len()..]);
         for (snapshot, (records, left_out)) in snapshots.iter().zip(of_databases) {
             for held in &snapshot.tables {
                 let is_log_type = !OWN_TABLES.contains(&held.name.as_str());
-                let given = Given::new(&held.name, is_log_type, records, left_out);
-                let table = PostgresTable::new(snapshot, held, given, &self.notes);
-                tables.entry(held.name.clone()).or_default().push(Arc::new(table));
+                let table = |left_out| {
+                    let given = Given::new(&held.name, is_log_type, records, left_out);
+                    Arc::new(PostgresTable::new(snapshot, held, given, &self.notes))
+                };
+                tables.entry(held.name.clone()).or_default().push(table(left_out.of(&held.name)));
+                if held.name == CHUNKS {
+                    entries.push(table(left_out.of_entries()));
+                }
             }
         }
         for (name, table) in of_raw {
+            if name == CHUNKS {
+                entries.push(Arc::clone(&table));
+            }
             tables.entry(name).or_default().push(table);
         }
         for name in std::mem::take(&mut self.registered) {
@@ -212,21 +228,26 @@ impl Places {
             false => Ok(LogsBranch::new(versions)),
         };
         let branches = versions.into_values().map(branch).collect::<Result<Vec<_>, _>>()?;
-        context.register_table("logs", logs::plan(context, &branches).await?)?;
+        let entries = UnionTable::of(CHUNKS, entries)?;
+        context.register_table("logs", logs::plan(context, entries, &branches).await?)?;
         self.registered.push("logs".to_owned());
         Ok(())
     }
 
-    /// The ledgers of databases; empty where nothing depends on them: one place alone, one version of each type.
+    /// The ledgers of databases; empty where nothing depends on them: one place alone, with all of its chunks, one version
+    /// of each type.
     async fn records_of(&self, snapshots: &[Arc<Snapshot>]) -> Result<Vec<Vec<ChunkRecord>>, QueryError> {
         let mut records = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
             let names: BTreeSet<&str> = snapshot.types.iter().map(|file| file.name.as_str()).collect();
             let is_plain = names.len() == snapshot.types.len();
-            records.push(match self.archives.len() + self.databases.len() + self.raw.len() {
-                1 if is_plain => Vec::new(),
-                _ => snapshot.records().await.map_err(ArchiveError::from)?,
-            });
+            let is_alone = self.archives.len() + self.databases.len() + self.raw.len() == 1;
+            records.push(
+                match is_alone && is_plain && !snapshot.has_parts().await.map_err(ArchiveError::from)? {
+                    true => Vec::new(),
+                    false => snapshot.records().await.map_err(ArchiveError::from)?,
+                },
+            );
         }
         Ok(records)
     }
@@ -237,7 +258,14 @@ impl Places {
         loop {
             let uncounted = match ledger::divide(records, &counted) {
                 Ok(division) => return Ok(division),
-                Err(uncounted) => uncounted,
+                Err(Undivided::Uncounted(uncounted)) => uncounted,
+                Err(Undivided::Torn { place, record }) => {
+                    return Err(QueryError::Torn {
+                        place: self.name_of(place),
+                        file: record.source.path.clone(),
+                        first_byte: record.range.first_byte,
+                    });
+                }
             };
             for Uncounted { place, record, bytes } in &uncounted {
                 match self.archives.get(*place) {
@@ -253,6 +281,40 @@ impl Places {
         }
     }
 
+    fn name_of(&self, place: usize) -> String {
+        match self.archives.get(place) {
+            Some(of_archive) => of_archive.location.clone(),
+            None => self.databases[place - self.archives.len()].address(),
+        }
+    }
+
+    /// Places, each with the tables that went to others which are not read. A raw file holds them too, but not apart from
+    /// what the places have of it.
+    fn parts_not_read(&self, division: &Division) -> Result<Vec<(String, String)>, QueryError> {
+        let of_place = |(place, tables): (&usize, &BTreeSet<String>)| {
+            (self.name_of(*place), tables.iter().cloned().collect::<Vec<_>>().join(", "))
+        };
+        let not_read: Vec<_> = division.lacking.iter().map(of_place).collect();
+        match not_read.first() {
+            Some((place, tables)) if !self.raw.is_empty() => {
+                Err(QueryError::PartBesideRaw { place: place.clone(), tables: tables.clone() })
+            }
+            _ => Ok(not_read),
+        }
+    }
+
+    /// Says it once.
+    fn warn_of_parts(&mut self, not_read: Vec<(String, String)>) {
+        for (place, tables) in not_read {
+            if self.warned.insert((place.clone(), tables.clone())) {
+                tracing::warn!(
+                    "{place} has parts of chunks whose {tables} went to places that are not read, or are only being \
+                     committed there; read them too, one --from each"
+                );
+            }
+        }
+    }
+
     /// The tables of raw input, without what the other places hold.
     async fn raw_tables(&self, division: &mut Division) -> Result<Vec<NamedTable>, QueryError> {
         let mut tables = Vec::new();
@@ -264,12 +326,12 @@ impl Places {
             let mut files = listed.map_err(|error| QueryError::Sql(error.to_string()))??;
             files.retain(|file| met.insert(file.source_id()));
             for (line, file) in
-                division.open.values().flat_map(|line| files.iter().map(move |file| (line, file)))
+                division.open.iter().flat_map(|line| files.iter().map(move |file| (line, file)))
             {
                 let range = line.record.range;
                 if file.source_id() == range.source_id && file.reads_beyond(range.first_byte, range.end_byte)
                 {
-                    division.left_out[line.place].chunks.insert(line.record.chunk_id);
+                    division.left_out[line.place].leave_out(line.record.chunk_id);
                 }
             }
             let place = format!("raw:{path}");

@@ -52,7 +52,7 @@ impl Given {
         if left_out.is_empty() {
             return Self::default();
         }
-        let has_rows = |record: &&ChunkRecord| !is_log_type || record.types.contains_key(name);
+        let has_rows = |record: &&ChunkRecord| !is_log_type || record.rows_in(name) > 0;
         let (left, kept): (Vec<&ChunkRecord>, Vec<&ChunkRecord>) =
             records.iter().filter(has_rows).partition(|record| left_out.chunks.contains(&record.chunk_id));
         let mut conditions = Vec::new();

@@ -104,7 +104,8 @@ impl Session {
 
     /// Adds the view `logs` over these log types.
     pub async fn define_logs(&self, branches: &[LogsBranch]) -> Result<(), QueryError> {
-        let view = logs::plan(&self.context, branches).await?;
+        let chunks = self.context.table_provider("chunks").await?;
+        let view = logs::plan(&self.context, chunks, branches).await?;
         self.context.register_table("logs", view)?;
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! The archive as a sink.
 //!
 //! Deliberately absent: the protocol; `lake` has it.
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use super::{Sink, SinkError};
 use crate::lake::{ArchiveWriter, LakeError};
-use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
+use crate::ledger::Split;
+use crate::model::{ByteRange, ChunkRecord, CommitReceipt, DecodedBatch, Ledger};
 
 /// Writes to one archive.
 #[derive(Debug)]
@@ -14,13 +17,15 @@ pub struct ArchiveSink {
     writer: ArchiveWriter,
     /// Ranges in the open group.
     open: Vec<ByteRange>,
+    /// The ledger's entries, once they were asked for, and its version then.
+    records: Option<(u64, Vec<ChunkRecord>)>,
 }
 
 impl ArchiveSink {
     /// Opens the archive at `location`, a path or URL, and creates it if there is none.
     pub async fn try_new(location: &str) -> Result<Self, SinkError> {
         let writer = ArchiveWriter::try_new(location).await?;
-        Ok(Self { name: location.to_owned(), writer, open: Vec::new() })
+        Ok(Self { name: location.to_owned(), writer, open: Vec::new(), records: None })
     }
 
     /// A group that was discarded is to be decoded again, whatever the reason.
@@ -56,6 +61,20 @@ impl Sink for ArchiveSink {
 
     async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError> {
         Ok(self.writer.committed().lacking(range))
+    }
+
+    fn splits(&self) -> &BTreeSet<Split> {
+        self.writer.committed().splits()
+    }
+
+    async fn entries(&mut self, range: &ByteRange) -> Result<Vec<ChunkRecord>, SinkError> {
+        let version = self.writer.version();
+        let records = match self.records.take() {
+            Some((as_of, records)) if as_of == version => records,
+            _ => self.writer.archive().records().await?,
+        };
+        let (_, records) = self.records.insert((version, records));
+        Ok(records.iter().filter(|record| record.range.overlaps(range)).cloned().collect())
     }
 
     async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError> {

@@ -1,18 +1,23 @@
 //! Where rows leave. A sink commits rows and the ledger entries of their chunks together.
 //!
 //! Extension point: a new sink is one file here and one line in `cli`.
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::lake::LakeError;
-use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
+use crate::ledger::{Share, Split};
+use crate::model::{ByteRange, ChunkRecord, CommitReceipt, DecodedBatch, Ledger};
 use crate::warehouse::WarehouseError;
 
 mod archive;
+mod part;
 mod postgres;
 pub mod window;
 
 pub use archive::ArchiveSink;
+pub use part::{PartError, PartSink, expect_share, parts_held};
 pub use postgres::{GroupLimits, PostgresSink};
 
 /// Takes decoded chunks and makes them durable.
@@ -31,6 +36,17 @@ pub trait Sink: Send {
     /// The parts of `range` that it does not hold, ascending, as far as it knows: it may be told otherwise when
     /// it commits.
     async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError>;
+
+    /// How the chunks were split of which it holds a part, as of the last look at its ledger.
+    fn splits(&self) -> &BTreeSet<Split>;
+
+    /// The entries of its ledger that share a byte with `range`.
+    async fn entries(&mut self, range: &ByteRange) -> Result<Vec<ChunkRecord>, SinkError>;
+
+    /// What it keeps of a chunk, if that is not all.
+    fn share(&self) -> Option<&Share> {
+        None
+    }
 
     /// Takes one chunk into the open group; waits while it has no room. Returns a receipt when groups were closed.
     async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError>;
@@ -72,13 +88,16 @@ pub enum SinkError {
     /// Postgres failed.
     #[error(transparent)]
     Warehouse(#[from] WarehouseError),
+    /// What it holds are other parts of chunks than it is to have.
+    #[error(transparent)]
+    Part(#[from] PartError),
 }
 
 impl SinkError {
     /// Whether the same may succeed later.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Lake(_) => false,
+            Self::Lake(_) | Self::Part(_) => false,
             Self::Warehouse(error) => error.is_retriable(),
         }
     }

@@ -3,6 +3,7 @@
 //! A group closes at [`GroupLimits`]; it is then handed to a connection that is free, or waits for one. Leaves are
 //! loaded without their indexes, which are built behind the loaders' backs once a leaf is quiet. Deliberately
 //! absent: the transaction; `warehouse` has it.
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Sink, SinkError};
 use crate::client::PgConfig;
-use crate::ledger::Committed;
+use crate::ledger::{Committed, Split};
 use crate::log_type::LogTypes;
-use crate::model::{ByteRange, CommitReceipt, DecodedBatch, Ledger};
+use crate::model::{ByteRange, ChunkRecord, CommitReceipt, DecodedBatch, Ledger};
 use crate::warehouse::{Loaded, Loader, Unindexed, Warehouse, WarehouseError};
 
 /// How often leaves are looked at for whether their indexes are due.
@@ -176,11 +177,19 @@ impl Sink for PostgresSink {
             return Ok(lacking);
         }
         // it is about to be acknowledged: what was committed once may be gone from a server that was restored
-        let held = self.asker.committed_within(range).await?;
+        let (held, _) = self.asker.committed_within(range).await?;
         if held.lacking(range) != lacking {
             self.committed.refresh(self.asker.committed_of(&[range.source_id]).await?);
         }
         Ok(held.lacking(range))
+    }
+
+    fn splits(&self) -> &BTreeSet<Split> {
+        self.committed.splits()
+    }
+
+    async fn entries(&mut self, range: &ByteRange) -> Result<Vec<ChunkRecord>, SinkError> {
+        Ok(self.asker.committed_within(range).await?.1)
     }
 
     async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError> {

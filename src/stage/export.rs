@@ -153,19 +153,29 @@ impl Export<'_> {
                 return Ok(());
             }
             let records = self.warehouse.records_of_day(*day).await?;
+            if let Some(part) = records.iter().find(|record| record.is_part()) {
+                let reason = format!("postgres has {}", a_part_of(part));
+                of_days.push((records, Some(reason), false));
+                continue;
+            }
             let written_before = self.summary.written_chunks;
             self.write_all(&records).await?;
             let is_written = self.summary.written_chunks > written_before;
             // days that are kept are not read back again by every export until they go
             let is_kept = self.options.drop_before.is_some() && !leaves.iter().any(|leaf| self.goes(leaf));
-            of_days.push((records, is_written || !is_kept));
+            of_days.push((records, None, is_written || !is_kept));
         }
         if let Some((last, _)) = days.last() {
-            self.write_all(&self.warehouse.timeless_records_before(last + 1).await?).await?;
+            let mut records = self.warehouse.timeless_records_before(last + 1).await?;
+            records.retain(|record| !record.is_part());
+            self.write_all(&records).await?;
         }
         let moment = self.writer.archive().moment().await?;
-        for ((_, leaves), (records, is_to_be_read)) in days.iter().zip(of_days) {
-            let lacking = self.prove(&records, &moment, is_to_be_read).await?;
+        for ((_, leaves), (records, refused, is_to_be_read)) in days.iter().zip(of_days) {
+            let lacking = match refused {
+                Some(reason) => Some(reason),
+                None => self.prove(&records, &moment, is_to_be_read).await?,
+            };
             for leaf in leaves {
                 if shutdown.is_requested() {
                     return Ok(());
@@ -261,6 +271,9 @@ impl Export<'_> {
                 if held.range.first_byte > end {
                     break;
                 }
+                if held.is_part() {
+                    return Ok(Some(format!("the archive has {}", a_part_of(held))));
+                }
                 end = end.max(held.range.end_byte);
                 wanted.insert(held.range);
             }
@@ -346,6 +359,17 @@ impl Export<'_> {
     fn damaged(&mut self, record: &ChunkRecord, in_archive: bool) {
         self.summary.damaged.push((Arc::clone(&record.source), record.range, in_archive));
     }
+}
+
+/// Why a chunk cannot be exported.
+fn a_part_of(record: &ChunkRecord) -> String {
+    let tables: Vec<&str> = record.elsewhere.iter().map(String::as_str).collect();
+    format!(
+        "a part only of the chunk at byte {} of {}, whose {} went to other places; such days stay where they are",
+        record.range.first_byte,
+        record.source.path,
+        tables.join(", ")
+    )
 }
 
 /// The entries, sorted by source and first byte, that share a byte with `range`. Entries do not overlap each other.

@@ -164,6 +164,7 @@ pub(super) fn reject_refused(group: &mut [DecodedBatch], refused: &[RefusedRow])
         let record = &mut chunk.record;
         if let Some(of_type) = record.types.get_mut(&rows.table.log_type) {
             of_type.rows -= refused.len() as u64;
+            of_type.refused += refused.len() as u64;
         }
         record.num_rows -= refused.len() as u64;
         record.num_rejects += refused.len() as u64;

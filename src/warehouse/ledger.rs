@@ -1,5 +1,5 @@
 //! Reads the ledger: all of it, what of it meets a group's ranges, and any rows by binary COPY.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -9,11 +9,14 @@ use tokio_postgres::Client;
 use super::Warehouse;
 use super::copy::{CopyDecoder, PgType};
 use super::error::WarehouseError;
-use crate::ledger::{self, CHUNKS, Committed};
+use crate::ledger::{self, CHUNKS, Committed, Split};
 use crate::model::{ByteRange, ChunkRecord, DecodedBatch, KnownSource, Source};
 
+/// The column of the tables whose rows are in other places, which a schema did not have at first.
+pub(super) const ELSEWHERE: &str = "elsewhere";
+
 /// In the order of [`ledger::columns`].
-pub(super) const LEDGER_TYPES: [PgType; 26] = [
+pub(super) const LEDGER_TYPES: [PgType; 27] = [
     PgType::Int8,
     PgType::Int8,
     PgType::Text,
@@ -40,6 +43,7 @@ pub(super) const LEDGER_TYPES: [PgType; 26] = [
     PgType::Timestamptz,
     PgType::Timestamptz,
     PgType::Text,
+    PgType::Names,
 ];
 
 /// The rows of a query, by binary COPY.
@@ -70,7 +74,12 @@ pub(super) async fn records(
     condition: &str,
 ) -> Result<Vec<ChunkRecord>, WarehouseError> {
     let schema = ledger::columns();
-    let names: Vec<String> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
+    let is_known = warehouse.knows_elsewhere(client).await?;
+    let column = |name: &str| match name {
+        ELSEWHERE if !is_known => format!("'{{}}'::text[] AS {ELSEWHERE}"),
+        name => format!("\"{name}\""),
+    };
+    let names: Vec<String> = schema.fields().iter().map(|field| column(field.name())).collect();
     let query = format!(
         "SELECT {} FROM {} WHERE {condition} ORDER BY source_id, first_byte",
         names.join(", "),
@@ -158,16 +167,36 @@ async fn committed_now(
         });
     }
     let open = records(client, warehouse, &format!("open AND {of_chunks}")).await?;
-    Ok(Committed::restore(known, open))
+    let splits = splits(client, warehouse, &of_chunks).await?;
+    Ok(Committed::restore(known, open, splits))
 }
 
-/// What is committed of a range. Ranges do not overlap each other, so that before its first byte only the nearest one
-/// can reach into it.
-pub(super) async fn committed_within(
+/// How the chunks that `condition` selects were split, each way once.
+pub(super) async fn splits(
+    client: &Client,
+    warehouse: &Warehouse,
+    condition: &str,
+) -> Result<BTreeSet<Split>, WarehouseError> {
+    if !warehouse.knows_elsewhere(client).await? {
+        return Ok(BTreeSet::new());
+    }
+    let sql = format!(
+        "SELECT DISTINCT elsewhere, ARRAY(SELECT jsonb_object_keys(types)) FROM {}
+         WHERE elsewhere <> '{{}}' AND {condition}",
+        warehouse.table(CHUNKS)
+    );
+    let rows = client.query(&sql, &[]).await.map_err(WarehouseError::of("read how chunks were split"))?;
+    let names = |names: Vec<String>| names.into_iter().collect();
+    Ok(rows.iter().map(|row| Split { elsewhere: names(row.get(0)), types: names(row.get(1)) }).collect())
+}
+
+/// The entries that share a byte with a range. Ranges do not overlap each other, so that before its first byte only the
+/// nearest one can reach into it.
+pub(super) async fn records_within(
     client: &Client,
     warehouse: &Warehouse,
     range: &ByteRange,
-) -> Result<Committed, WarehouseError> {
+) -> Result<Vec<ChunkRecord>, WarehouseError> {
     let [source_id, first, end] =
         [range.source_id, range.first_byte, range.end_byte].map(|bits| bits.cast_signed());
     let condition = format!(
@@ -175,9 +204,7 @@ pub(super) async fn committed_within(
              (SELECT max(first_byte) FROM {} WHERE source_id = {source_id} AND first_byte <= {first}), 0)",
         warehouse.table(CHUNKS)
     );
-    let mut committed = Committed::default();
-    records(client, warehouse, &condition).await?.iter().for_each(|record| committed.insert(record));
-    Ok(committed)
+    records(client, warehouse, &condition).await
 }
 
 /// A chunk of a group that shares bytes with what is committed.

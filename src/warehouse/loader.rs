@@ -22,6 +22,8 @@ use crate::ledger::Committed;
 use crate::model::{ByteRange, ChunkRecord, DecodedBatch};
 use crate::telemetry::{Metric, Summary, tell_alive};
 
+mod questions;
+
 /// Only in a build that measures what the ledger costs (`benches/safety.py`): it loses and doubles lines.
 const WITHOUT_LEDGER: bool = cfg!(feature = "bench-without-ledger");
 /// What takes longer than this meets a server that hangs: a new connection is tried.
@@ -64,14 +66,6 @@ enum Mode {
     Supersede,
     /// The same ranges are, and are taken away.
     Replace,
-}
-
-/// What the ledger is asked for.
-#[derive(Clone, Copy)]
-enum Question<'a> {
-    All,
-    OfSources(&'a [u64]),
-    Within(&'a ByteRange),
 }
 
 enum Attempt {
@@ -329,50 +323,6 @@ impl Loader {
         }
         connection.execute("ROLLBACK").await?;
         Ok(refused)
-    }
-
-    /// All that is committed. Waits while Postgres is away.
-    pub async fn committed(&mut self) -> Result<Committed, WarehouseError> {
-        self.ask(Question::All).await
-    }
-
-    /// All that is committed of these sources. Waits while Postgres is away.
-    pub async fn committed_of(&mut self, sources: &[u64]) -> Result<Committed, WarehouseError> {
-        self.ask(Question::OfSources(sources)).await
-    }
-
-    /// What is committed of a range, and nothing else. Waits while Postgres is away.
-    pub async fn committed_within(&mut self, range: &ByteRange) -> Result<Committed, WarehouseError> {
-        self.ask(Question::Within(range)).await
-    }
-
-    async fn ask(&mut self, question: Question<'_>) -> Result<Committed, WarehouseError> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let asked = timeout(self.patience, self.ask_once(question)).await;
-            match asked.unwrap_or(Err(WarehouseError::Hangs)) {
-                Err(failure) if failure.is_retriable() => {
-                    if pause == FIRST_PAUSE {
-                        tracing::warn!("postgres does not say what is committed; asking again: {failure}");
-                    }
-                    self.connection = None;
-                    tell_alive();
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LAST_PAUSE);
-                }
-                answered => return answered,
-            }
-        }
-    }
-
-    async fn ask_once(&mut self, question: Question<'_>) -> Result<Committed, WarehouseError> {
-        let warehouse = Arc::clone(&self.warehouse);
-        let client = &self.connection().await?.client;
-        match question {
-            Question::All => ledger::committed(client, &warehouse, None).await,
-            Question::OfSources(sources) => ledger::committed(client, &warehouse, Some(sources)).await,
-            Question::Within(range) => ledger::committed_within(client, &warehouse, range).await,
-        }
     }
 }
 

@@ -31,8 +31,9 @@ pub use moved::{DayLeaf, Removal};
 pub use schema::migrate;
 pub use snapshot::{HeldTable, RowStream, Snapshot, TypeFile};
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,7 +41,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::client::{PAUSE_AT_START, PgConfig, TRIES_AT_START};
-use crate::ledger::Committed;
+use crate::ledger::{CHUNKS, Committed, Split};
 use crate::log_type::LogTypes;
 use crate::log_type::ddl::{self, qualified, quoted};
 use crate::model::Table;
@@ -55,6 +56,8 @@ pub struct Warehouse {
     leaves: Mutex<KnownLeaves>,
     /// Connections of readers, free until the next snapshot.
     idle_readers: Mutex<Vec<Client>>,
+    /// Whether the ledger was seen to have [`ledger::ELSEWHERE`]: a schema that is only read is not migrated.
+    knows_elsewhere: AtomicBool,
 }
 
 impl fmt::Debug for Warehouse {
@@ -106,6 +109,7 @@ impl Warehouse {
             writer: Uuid::now_v7().to_string(),
             leaves: Mutex::default(),
             idle_readers: Mutex::default(),
+            knows_elsewhere: AtomicBool::new(false),
         }
     }
 
@@ -113,6 +117,24 @@ impl Warehouse {
     pub async fn committed(&self) -> Result<Committed, WarehouseError> {
         let client = self.config.connect().await?;
         ledger::committed(&client, self, None).await
+    }
+
+    /// Whether the ledger says what is elsewhere. Asked until it does: somebody may migrate the schema meanwhile.
+    async fn knows_elsewhere(&self, client: &Client) -> Result<bool, WarehouseError> {
+        if self.knows_elsewhere.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let sql = "SELECT EXISTS (SELECT FROM pg_attribute
+                   WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped)";
+        let found = client.query_one(sql, &[&self.table(CHUNKS), &ledger::ELSEWHERE]).await;
+        let is_known = found.map_err(WarehouseError::of("look at the ledger's columns"))?.get(0);
+        self.knows_elsewhere.store(is_known, Ordering::Relaxed);
+        Ok(is_known)
+    }
+
+    /// How the chunks were split that are not whole here, each way once.
+    pub async fn splits(&self) -> Result<BTreeSet<Split>, WarehouseError> {
+        ledger::splits(&self.config.connect().await?, self, "true").await
     }
 
     /// Builds the indexes that leaves lack: of all, or only of those that were not written to for `silent`, or

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_indexes", include_str!("../../sql/0005_indexes.sql")),
     ("0006_detached_days", include_str!("../../sql/0006_detached_days.sql")),
     ("0007_moved", include_str!("../../sql/0007_moved.sql")),
+    ("0008_elsewhere", include_str!("../../sql/0008_elsewhere.sql")),
 ];
 
 /// What the files make, besides functions and roles.

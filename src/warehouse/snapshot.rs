@@ -157,9 +157,14 @@ impl Warehouse {
             };
             for row in of_kind("column") {
                 held.size_bytes = size(row);
-                // a column that somebody added is not ours to read
-                let Ok(pg_type) = PgType::from_oid(oid(row)) else { continue };
-                fields.push(Field::new(text(row, "leaf"), pg_type.arrow_type(), true));
+                let column = text(row, "leaf");
+                let pg_type = match PgType::from_oid(oid(row)) {
+                    Ok(pg_type) => pg_type,
+                    Err(_) if table == CHUNKS && column == ledger::ELSEWHERE => PgType::Names,
+                    // a column that somebody added is not ours to read
+                    Err(_) => continue,
+                };
+                fields.push(Field::new(column, pg_type.arrow_type(), true));
                 types.push(pg_type);
             }
             for row in of_kind("leaf") {
@@ -213,6 +218,14 @@ impl Snapshot {
         match &self.holder {
             Some(client) => ledger::records(client, &self.warehouse, "true").await,
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether there are chunks at this moment of which other places have parts.
+    pub async fn has_parts(&self) -> Result<bool, WarehouseError> {
+        match &self.holder {
+            Some(client) => Ok(!ledger::splits(client, &self.warehouse, "true").await?.is_empty()),
+            None => Ok(false),
         }
     }
 

@@ -40,6 +40,7 @@ mod serve;
 mod servers;
 mod service_manager;
 mod services;
+mod split;
 mod support;
 mod tasks;
 mod transport;

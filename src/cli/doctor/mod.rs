@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::archive::ListFormat;
-use super::{Exit, Global};
+use super::{Exit, Global, places};
 use crate::client::{self, ClientError, PgConfig, RedisConfig, with_causes};
 
 mod archive;
@@ -135,7 +135,7 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<Exi
         }
         checks.append(&mut redis.checks);
     }
-    let mut places = args.into;
+    let mut places = places::locations(&args.into)?;
     if places.is_empty() {
         places = vec![client::default_postgres_url(), super::DEFAULT_ARCHIVE.to_owned()];
     }

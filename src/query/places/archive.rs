@@ -8,8 +8,8 @@ use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::SessionContext;
 
 use super::NamedTable;
-use crate::lake::{Archive, Moment};
-use crate::ledger::{CHUNKS, LeftOut};
+use crate::lake::{Archive, Moment, TableSnapshot};
+use crate::ledger::{CHUNKS, LeftOut, LeftOutOfPlace};
 use crate::query::QueryError;
 use crate::query::cluster::store_url;
 use crate::query::counted::CountedStore;
@@ -32,7 +32,7 @@ impl ArchivePlace {
     pub(super) fn tables(
         &mut self,
         context: &SessionContext,
-        left_out: &LeftOut,
+        left_out: &LeftOutOfPlace,
         notes: &Notes,
     ) -> Result<Vec<NamedTable>, QueryError> {
         let Some(moment) = &self.moment else { return Ok(Vec::new()) };
@@ -46,15 +46,31 @@ impl ArchivePlace {
                     store
                 }
             };
-            let table: Arc<dyn TableProvider> =
-                Arc::new(LakeTable::new(store, &self.location, snapshot, notes));
-            let table = match kept(left_out, snapshot.name != CHUNKS) {
-                Some(kept) => Arc::new(FilteredTable { table, kept }),
-                None => table,
-            };
+            let table = self.table(store, snapshot, left_out.of(&snapshot.name), notes);
             tables.push((snapshot.name.clone(), table));
         }
         Ok(tables)
+    }
+
+    /// Its ledger, for those who look up the entries of rows; its tables must have been asked for before.
+    pub(super) fn entries(&self, left_out: &LeftOutOfPlace, notes: &Notes) -> Option<Arc<dyn TableProvider>> {
+        let chunks = self.moment.as_ref()?.tables.iter().find(|table| table.name == CHUNKS)?;
+        let store = self.stores.get(CHUNKS)?.clone();
+        Some(self.table(store, chunks, left_out.of_entries(), notes))
+    }
+
+    fn table(
+        &self,
+        store: (ObjectStoreUrl, Arc<Counter>),
+        snapshot: &TableSnapshot,
+        left_out: &LeftOut,
+        notes: &Notes,
+    ) -> Arc<dyn TableProvider> {
+        let table: Arc<dyn TableProvider> = Arc::new(LakeTable::new(store, &self.location, snapshot, notes));
+        match kept(left_out, snapshot.name != CHUNKS) {
+            Some(kept) => Arc::new(FilteredTable { table, kept }),
+            None => table,
+        }
     }
 }
 

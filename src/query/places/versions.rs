@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Places;
 use crate::archive::ArchiveError;
-use crate::ledger::LeftOut;
+use crate::ledger::LeftOutOfPlace;
 use crate::log_type::LogType;
-use crate::model::ChunkRecord;
+use crate::model::{ChunkRecord, TypeRows};
 use crate::query::{QueryError, TypeVersions};
 
 /// A log type as the places' rows were read with.
@@ -27,11 +27,19 @@ impl Default for Versions {
 
 impl Places {
     /// Which version of its type read each chunk, of the place that gives it.
-    pub(super) fn versions(records: &[&[ChunkRecord]], left_out: &[LeftOut]) -> BTreeMap<String, Versions> {
+    pub(super) fn versions(
+        records: &[&[ChunkRecord]],
+        left_out: &[LeftOutOfPlace],
+    ) -> BTreeMap<String, Versions> {
         let mut versions: BTreeMap<String, Versions> = BTreeMap::new();
         for (place, (records, left_out)) in records.iter().zip(left_out).enumerate() {
-            for record in records.iter().filter(|record| !left_out.chunks.contains(&record.chunk_id)) {
-                for (name, of_type) in &record.types {
+            for record in *records {
+                let is_given = |(name, of_type): &(&String, &TypeRows)| {
+                    of_type.rows > 0
+                        && !record.elsewhere.contains(*name)
+                        && !left_out.of(name).chunks.contains(&record.chunk_id)
+                };
+                for (name, of_type) in record.types.iter().filter(is_given) {
                     let known = versions.entry(name.clone()).or_default();
                     let latest = (record.reference_time, of_type.hash.clone());
                     known.newest = std::mem::take(&mut known.newest).max(latest);

@@ -3,7 +3,7 @@
 //! One task owns the sinks and the catalogue of what they hold. Files that wait are taken together, so that small ones
 //! share a commit. A file goes by its item's URL, not by where it lies in a cache; what of it is committed is not
 //! committed again, and content that changed under a URL is a new generation of it.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::builtin::blocking;
 use super::stages::{FetchedFile, Processor, StageError};
+use crate::ledger::{Share, Split};
 use crate::model::{ByteRange, ChunkRecord, CommitReceipt, DecodedBatch, Ledger};
 use crate::sink::{self, Sink, SinkError};
 use crate::source::{Catalogue, CutOptions, End, FileReader};
@@ -343,6 +344,18 @@ impl Sink for Counted {
 
     async fn lacking(&mut self, range: &ByteRange) -> Result<Vec<(u64, u64)>, SinkError> {
         self.inner.lacking(range).await
+    }
+
+    fn splits(&self) -> &BTreeSet<Split> {
+        self.inner.splits()
+    }
+
+    async fn entries(&mut self, range: &ByteRange) -> Result<Vec<ChunkRecord>, SinkError> {
+        self.inner.entries(range).await
+    }
+
+    fn share(&self) -> Option<&Share> {
+        self.inner.share()
     }
 
     async fn write(&mut self, batch: DecodedBatch) -> Result<CommitReceipt, SinkError> {

@@ -2,10 +2,10 @@
 //!
 //! Invariant: no byte is on its way twice. A delivery that shares bytes with one on its way waits until that one
 //! is settled, and is then asked about anew. Deliberately absent: the chunks' bytes, once they are decoded.
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::model::{ByteRange, ChunkRecord, CommitReceipt, RawChunk};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{self, Sink, SinkError};
 use crate::transport::{Delivery, DeliveryId};
 
 /// Positions of the sinks that lack a chunk.
@@ -93,7 +93,13 @@ impl InFlight {
                     lacking.entry(part).or_default().push(position);
                 }
             }
-            self.take(&delivery, disjoint(lacking), &mut chunks);
+            let mut wanted = Vec::new();
+            for ((first_byte, end_byte), targets) in disjoint(lacking) {
+                let range = ByteRange { source_id: delivery.chunk.source.id, first_byte, end_byte };
+                let held = sink::parts_held(sinks, &range, &targets).await?;
+                wanted.extend(as_held(&range, &held).into_iter().map(|part| (part, targets.clone())));
+            }
+            self.take(&delivery, wanted, &mut chunks);
         }
         Ok(chunks)
     }
@@ -101,12 +107,15 @@ impl InFlight {
     fn take(
         &mut self,
         delivery: &Delivery,
-        lacking: Vec<((u64, u64), Targets)>,
+        wanted: Vec<(Wanted, Targets)>,
         chunks: &mut Vec<(RawChunk, Targets)>,
     ) {
         let before = chunks.len();
-        for ((first, end), targets) in lacking {
-            chunks.extend(delivery.chunk.part(first, end).into_iter().map(|part| (part, targets.clone())));
+        for (Wanted { first_byte, end_byte, reference_time }, targets) in wanted {
+            for mut part in delivery.chunk.part(first_byte, end_byte) {
+                part.reference_time = reference_time.unwrap_or(part.reference_time);
+                chunks.push((part, targets.clone()));
+            }
         }
         let parts = &chunks[before..];
         let num_bytes = delivery.chunk.bytes.len();
@@ -176,6 +185,31 @@ impl InFlight {
     }
 }
 
+/// Bytes that some sinks lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    first_byte: u64,
+    end_byte: u64,
+    /// If other sinks hold their part of them: what that was decoded with.
+    reference_time: Option<i64>,
+}
+
+/// The bytes of `range`, cut and decoded as other sinks have done that hold their parts.
+fn as_held(range: &ByteRange, held: &[ChunkRecord]) -> Vec<Wanted> {
+    let is_within = |byte: &u64| (range.first_byte..=range.end_byte).contains(byte);
+    let borders = held.iter().flat_map(|record| [record.range.first_byte, record.range.end_byte]);
+    let borders: BTreeSet<u64> =
+        borders.filter(is_within).chain([range.first_byte, range.end_byte]).collect();
+    let borders: Vec<u64> = borders.into_iter().collect();
+    let wanted = borders.windows(2).map(|pair| {
+        let is_here =
+            |record: &&ChunkRecord| record.range.first_byte < pair[1] && pair[0] < record.range.end_byte;
+        let reference_time = held.iter().find(is_here).map(|record| record.reference_time);
+        Wanted { first_byte: pair[0], end_byte: pair[1], reference_time }
+    });
+    wanted.collect()
+}
+
 /// Parts that no two share a byte, each with the sinks that lack it.
 fn disjoint(lacking: BTreeMap<(u64, u64), Targets>) -> Vec<((u64, u64), Targets)> {
     if lacking.len() <= 1 {
@@ -197,6 +231,7 @@ fn disjoint(lacking: BTreeMap<(u64, u64), Targets>) -> Vec<((u64, u64), Targets)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::tests::record;
 
     #[test]
     fn parts_that_sinks_lack_differently_are_cut_where_they_differ() {
@@ -204,5 +239,20 @@ mod tests {
         let expected =
             [((0, 5), vec![0]), ((5, 10), vec![0, 1]), ((10, 20), vec![1]), ((30, 40), vec![0, 1])];
         assert_eq!(disjoint(lacking), expected);
+    }
+
+    #[test]
+    fn what_others_hold_of_a_chunk_is_cut_and_decoded_as_they_have_done() {
+        let record = |first, end, reference_time| ChunkRecord { reference_time, ..record(1, first, end) };
+        let wanted = |first, end, held: &[ChunkRecord]| -> Vec<_> {
+            let range = ByteRange { source_id: 1, first_byte: first, end_byte: end };
+            let of = |wanted: Wanted| (wanted.first_byte, wanted.end_byte, wanted.reference_time);
+            as_held(&range, held).into_iter().map(of).collect()
+        };
+        assert_eq!(wanted(10, 40, &[]), [(10, 40, None)]);
+        assert_eq!(wanted(10, 40, &[record(10, 40, 7)]), [(10, 40, Some(7))]);
+        let held = [record(0, 15, 7), record(15, 30, 8), record(38, 60, 9)];
+        let expected = [(10, 15, Some(7)), (15, 30, Some(8)), (30, 38, None), (38, 40, Some(9))];
+        assert_eq!(wanted(10, 40, &held), expected);
     }
 }

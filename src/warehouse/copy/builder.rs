@@ -8,7 +8,7 @@ use arrow::array::{
 };
 
 use super::inet::Inet;
-use super::{JSONB_VERSION, POSTGRES_EPOCH, PgType};
+use super::{JSONB_VERSION, POSTGRES_EPOCH, PgType, names};
 
 #[derive(Debug)]
 pub(super) enum Builder {
@@ -22,6 +22,7 @@ pub(super) enum Builder {
     Timestamptz(TimestampMicrosecondBuilder),
     Jsonb(StringBuilder),
     Bytea(BinaryBuilder),
+    Names(StringBuilder),
 }
 
 /// Runs the same expression on whichever builder it is.
@@ -34,6 +35,7 @@ macro_rules! with_builder {
             Builder::Int8($builder) => $run,
             Builder::Float8($builder) => $run,
             Builder::Text($builder) | Builder::Inet($builder) | Builder::Jsonb($builder) => $run,
+            Builder::Names($builder) => $run,
             Builder::Timestamptz($builder) => $run,
             Builder::Bytea($builder) => $run,
         }
@@ -55,6 +57,7 @@ impl Builder {
             ),
             PgType::Jsonb => Self::Jsonb(StringBuilder::new()),
             PgType::Bytea => Self::Bytea(BinaryBuilder::new()),
+            PgType::Names => Self::Names(StringBuilder::new()),
         }
     }
 
@@ -91,6 +94,7 @@ impl Builder {
                 builder.append_value(simdutf8::basic::from_utf8(text).ok()?);
             }
             Self::Bytea(builder) => builder.append_value(value),
+            Self::Names(builder) => builder.append_value(names::read(value)?),
         }
         Some(())
     }

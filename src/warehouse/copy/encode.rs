@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::column::{self, ColumnEncoder, Constant, Fields, Fixed, Prepared, Varlen};
 use super::inet::Inet;
-use super::{JSONB_VERSION, NULL, PgType};
+use super::{JSONB_VERSION, NULL, PgType, names};
 
 /// Rows per block: some 64 KiB of firewall rows, which the second-level cache holds.
 const BLOCK_ROWS: usize = 512;
@@ -289,6 +289,10 @@ fn encoder(
             let fields = fields(column, pg_type, array.as_string(), None)?;
             Box::new(Prepared::new((0..array.len() as i32).collect(), fields))
         }
+        (PgType::Names, DataType::Utf8) => {
+            let fields = fields(column, pg_type, array.as_string(), None)?;
+            Box::new(Prepared::new((0..array.len() as i32).collect(), fields))
+        }
         (PgType::Text | PgType::Inet | PgType::Json | PgType::Jsonb, DataType::Dictionary(_, _)) => {
             let rows = array.as_any_dictionary_opt().and_then(|_| array.as_dictionary_opt::<Int32Type>());
             let values = rows.and_then(|rows| rows.values().as_string_opt::<i32>());
@@ -326,6 +330,7 @@ fn fields(
                     .ok_or_else(|| CopyEncodeError::Address { column, value: text.to_owned() })?;
                 fields.push(|out| address.write(out));
             }
+            PgType::Names => fields.push(|out| names::write(text, out)),
             PgType::Jsonb => fields.push(|out| {
                 out.push(JSONB_VERSION);
                 out.extend_from_slice(text.as_bytes());

@@ -16,6 +16,8 @@
 //!          text bytea   the bytes
 //!          jsonb        version u8 = 1 | the text
 //!          inet         family u8, 2: v4, 3: v6 | prefix bits u8 | is cidr u8 | 4 or 16 u8 | address
+//!          text[]       dimensions i32, 0 or 1 | has NULL i32 | oid of text | number of texts i32 | first index i32
+//!                       | length, text | length, text | ..   (nothing behind the oid without a dimension)
 //! ```
 //!
 //! All integers are big-endian. The layouts of values are those of each type's `recv` function in Postgres'
@@ -28,6 +30,7 @@ mod column;
 mod decode;
 mod encode;
 mod inet;
+mod names;
 
 pub use decode::{CopyDecodeError, CopyDecoder};
 pub use encode::{CopyEncodeError, CopyEncoder, Rows};
@@ -75,6 +78,8 @@ pub enum PgType {
     Jsonb,
     /// `bytea`
     Bytea,
+    /// `text[]`: names, with commas between them in Arrow. The ledger alone has such a column.
+    Names,
 }
 
 /// A Postgres type that no column of ours has.
@@ -87,7 +92,7 @@ fn names() -> String {
 }
 
 impl PgType {
-    /// All of them.
+    /// All that a column of a log type may have.
     pub const ALL: [PgType; 11] = [
         Self::Bool,
         Self::Int2,
@@ -116,6 +121,7 @@ impl PgType {
             Self::Json => "json",
             Self::Jsonb => "jsonb",
             Self::Bytea => "bytea",
+            Self::Names => "_text",
         }
     }
 
@@ -128,6 +134,7 @@ impl PgType {
             Self::Int8 => "bigint",
             Self::Float8 => "double precision",
             Self::Timestamptz => "timestamp with time zone",
+            Self::Names => "text[]",
             Self::Text | Self::Inet | Self::Json | Self::Jsonb | Self::Bytea => self.name(),
         }
     }
@@ -146,6 +153,7 @@ impl PgType {
             Self::Timestamptz => 1184,
             Self::Json => 114,
             Self::Jsonb => 3802,
+            Self::Names => 1009,
         }
     }
 
@@ -155,7 +163,7 @@ impl PgType {
         Self::ALL.into_iter().find(is_named).ok_or_else(|| UnknownPgType(name.to_owned()))
     }
 
-    /// The type of an object id.
+    /// The type of an object id; names are none that anybody's table may have.
     pub fn from_oid(oid: u32) -> Result<Self, UnknownPgType> {
         let has_oid = |of: &Self| of.oid() == oid;
         Self::ALL.into_iter().find(has_oid).ok_or_else(|| UnknownPgType(format!("of oid {oid}")))
@@ -169,7 +177,7 @@ impl PgType {
             Self::Int4 => DataType::Int32,
             Self::Int8 => DataType::Int64,
             Self::Float8 => DataType::Float64,
-            Self::Text | Self::Inet | Self::Json | Self::Jsonb => DataType::Utf8,
+            Self::Text | Self::Inet | Self::Json | Self::Jsonb | Self::Names => DataType::Utf8,
             Self::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Bytea => DataType::Binary,
         }

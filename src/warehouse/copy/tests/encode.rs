@@ -68,6 +68,7 @@ fn naive(columns: &[(PgType, ArrayRef)], rows: impl Iterator<Item = usize>) -> V
                     continue;
                 }
                 PgType::Bytea => Box::new(array.as_binary::<i32>().value(row)),
+                PgType::Names => unreachable!("no log type has such a column"),
             };
             let value = to_sql(*pg_type, &*value);
             out.extend((value.len() as i32).to_be_bytes());
