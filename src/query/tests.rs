@@ -411,6 +411,34 @@ async fn groups_counted_by_number_are_those_that_are_counted_by_text() {
 }
 
 #[tokio::test]
+async fn groups_of_more_text_than_is_kept_are_all_there() {
+    let mut fixture = Fixture::new();
+    let firewall = &mut fixture.tables[2];
+    let old = firewall.files[0].clone();
+    firewall.files.clear();
+    // 40 MiB in 16 files, of which some are read before it is too much
+    for file in 0..16 {
+        let rules = (0..128).map(|rule| format!("{file} {rule} {}", "long ".repeat(4096)));
+        let time = TimestampMicrosecondArray::from(vec![old.time_range.unwrap().0; 128]).with_timezone("UTC");
+        let columns: [(&str, ArrayRef); 2] =
+            [("timestamp", Arc::new(time)), ("rule", Arc::new(StringArray::from_iter_values(rules)))];
+        let path = format!("firewall/day=2024-01-15/part-{file}.parquet");
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let size_bytes = write_file(fixture.folder.path(), &path, &batch);
+        firewall.files.push(DataFile { path, size_bytes, num_rows: 128, ..old.clone() });
+    }
+    let session = fixture.session();
+    for columns in ["rule", "rule, src"] {
+        let groups = format!("SELECT {columns}, count(*) AS n FROM firewall_logs GROUP BY {columns}");
+        let plan = csv(&session, &format!("EXPLAIN {groups}")).await;
+        assert!(plan.contains("CountedGroupsExec"), "{plan}");
+        let found = csv(&session, &groups).await;
+        assert_eq!(found.lines().count(), 1 + 16 * 128, "groups of {columns}, and the line of names");
+        assert!(found.lines().skip(1).all(|line| line.ends_with(",1")), "a row is counted once");
+    }
+}
+
+#[tokio::test]
 async fn a_filter_with_a_subquery_finds_the_same_rows() {
     let fixture = Fixture::new();
     let session = fixture.session();

@@ -19,7 +19,7 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{
-    Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
+    Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, reset_plan_states,
 };
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -149,12 +149,12 @@ impl ExecutionPlan for CountedGroupsExec {
                 let counts = counts.map_err(|error| exec_datafusion_err!("counting ended: {error}"))??;
                 let _timer = metrics.elapsed_compute().timer();
                 all = match (all, counts) {
-                    (_, None) => return execute_stream(aggregate, context),
+                    (_, None) => return from_the_start(aggregate, context),
                     (None, counts) => counts,
                     (Some(merged), Some(counts)) => Some(merge(merged, counts)),
                 };
                 if all.as_ref().is_some_and(|all| all.len() > max_groups) {
-                    return execute_stream(aggregate, context);
+                    return from_the_start(aggregate, context);
                 }
             }
             let _timer = metrics.elapsed_compute().timer();
@@ -175,6 +175,15 @@ impl ExecutionPlan for CountedGroupsExec {
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
     }
+}
+
+/// Runs a plan that shares its scan with one that was begun: the scan hands out each file once for all who read it, so
+/// that it has to be made new.
+fn from_the_start(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+) -> Result<SendableRecordBatchStream> {
+    execute_stream(reset_plan_states(plan)?, context)
 }
 
 /// The distinct texts of a column in all files, each with its number.
