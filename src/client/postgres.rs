@@ -236,7 +236,9 @@ impl PgConfig {
     /// Whether waiting or the user has to change something.
     fn judge(&self, error: Error) -> ClientError {
         let is_tls = tls::is_at_fault(&error) || error.to_string().contains("TLS");
-        if is_retriable(&error) && !is_tls {
+        // a database that takes no connections for now, as while it is copied
+        let is_closed = error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+        if (is_retriable(&error) || is_closed) && !is_tls {
             // the server's own words need no "db error" before them
             return match error.as_db_error().cloned() {
                 Some(error) => self.unreachable(error.into()),

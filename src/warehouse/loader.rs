@@ -18,6 +18,7 @@ use super::copy::Rows;
 use super::error::WarehouseError;
 use super::group::{self, CopyJob, Encoders, RefusedRow};
 use super::{Warehouse, ensure_days, kept, ledger};
+use crate::client::with_causes;
 use crate::ledger::Committed;
 use crate::model::{ByteRange, ChunkRecord, DecodedBatch};
 use crate::telemetry::{Metric, Summary, tell_alive};
@@ -180,7 +181,8 @@ impl Loader {
             Metric::CommitsRetried.add(1);
             if pause == FIRST_PAUSE {
                 tracing::warn!(
-                    "postgres cannot commit now; waiting for it, nothing is acknowledged: {failure}"
+                    "postgres cannot commit now; waiting for it, nothing is acknowledged: {}",
+                    with_causes(&failure)
                 );
             }
             // what it knew of the server may be what is wrong

@@ -75,6 +75,19 @@ async fn what_is_wrong_with_postgres_says_who_has_to_change_it() {
     assert!(error.ends_with("Connection refused (os error 111)"), "{error}");
 }
 
+#[tokio::test]
+async fn a_database_that_takes_no_connections_for_now_can_be_tried_again() {
+    let server = Postgres::shared();
+    let (database, other) = (server.database(), server.database());
+    let client = PgConfig::parse(&other.url()).unwrap().connect().await.unwrap();
+    client
+        .batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", database.name()))
+        .await
+        .unwrap();
+    let error = unreachable(PgConfig::parse(&database.url()).unwrap().connect().await);
+    assert!(error.contains("not currently accepting connections"), "{error}");
+}
+
 #[test]
 fn a_wrong_url_is_refused_before_anything_is_connected() {
     for (url, reason) in [

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use tokio::time::{sleep, timeout};
 
 use super::{FIRST_PAUSE, LAST_PAUSE, Loader};
+use crate::client::with_causes;
 use crate::ledger::Committed;
 use crate::model::{ByteRange, ChunkRecord};
 use crate::telemetry::tell_alive;
@@ -43,7 +44,10 @@ impl Loader {
             match asked.unwrap_or(Err(WarehouseError::Hangs)) {
                 Err(failure) if failure.is_retriable() => {
                     if pause == FIRST_PAUSE {
-                        tracing::warn!("postgres does not say what is committed; asking again: {failure}");
+                        tracing::warn!(
+                            "postgres does not say what is committed; asking again: {}",
+                            with_causes(&failure)
+                        );
                     }
                     self.connection = None;
                     tell_alive();
