@@ -101,8 +101,27 @@ fn every_line_is_in_one_of_two_databases_and_both_account_for_all() {
         let verified = split.site.ok(&["verify", "--count", "--content", "--into", &database.url(), "logs"]);
         assert!(verified.contains("chunks are here in part"), "{verified}");
         assert!(!verified.contains("together"), "{verified}");
+        // but not its content
+        assert!(verified.contains("parts not compared") && verified.contains("--count counts"), "{verified}");
+        let report = |flags: &[&str]| {
+            let url = database.url();
+            let flags = [&["verify", "--output", "json", "--into", &url], flags].concat();
+            let reports: Value = serde_json::from_str(&split.site.ok(&flags)).unwrap();
+            reports[0].clone()
+        };
+        let with_content = report(&["--content"]);
+        assert!(with_content["parts_not_compared"].as_u64().unwrap() > 8, "{with_content}");
+        assert_eq!(report(&[])["parts_not_compared"], Value::Null);
     }
     let together = split.expect_whole();
+    let verified = split.site.ok(&split.flags(&["verify", "logs"]));
+    assert!(!verified.contains("in one command"), "{verified}");
+    let place = split.rest.url().replace(":pipeline@", ":***@");
+    assert!(verified.lines().any(|line| line == place), "{place}: {verified}");
+    let parts: Vec<&str> = (verified.lines().filter(|line| line.contains(" in part")))
+        .filter_map(|line| line.split(" chunks ").next()?.rsplit(' ').next())
+        .collect();
+    assert!(parts.len() == 3 && parts[0] == parts[1] && parts[1] == parts[2], "{verified}");
     assert!(together["chunks"].as_u64().unwrap() > 8, "{together}");
     split.expect_same_answers();
     let again = split.flags(&["run", "--output", "json", "logs"]);
@@ -127,6 +146,44 @@ fn a_copy_is_verified_beside_the_parts_and_a_place_that_lacks_its_part_is_named(
     let missing: Vec<String> = missing.collect();
     assert!(missing.iter().any(|error| error.contains("their auth are in none")), "{missing:?}");
     assert!(missing.iter().all(|error| error.contains("logs_0001.log")), "{missing:?}");
+}
+
+#[test]
+fn a_part_beside_a_place_that_has_all_is_compared_with_it_however_both_are_cut() {
+    let split = Split::new();
+    split.run("37KiB");
+    split.site.ok(&["run", "--quiet", "--chunk-size", "100KiB", "--into", ALL, "logs"]);
+    let [firewall, rest] = split.urls();
+    let verify = |places: &[&str]| {
+        let places = places.iter().flat_map(|place| ["--into", *place]);
+        let flags: Vec<&str> =
+            ["verify", "--content", "--output", "json"].into_iter().chain(places).collect();
+        split.site.end(&flags)
+    };
+    for places in [[&firewall[..], ALL], [ALL, &rest]] {
+        let reports: Value = serde_json::from_str(&verify(&places).expect_code(0).stdout).unwrap();
+        let together = &reports[2];
+        assert!(together["chunks"].as_u64().unwrap() > 20, "{together}");
+        assert_eq!(together["chunks"], together["compared"], "{together}");
+        assert_eq!(together["parts_not_compared"], 0);
+    }
+    // a row that is lost is not filled up from the copy, and one that is changed is not taken for it
+    let one_of = |table: &str| {
+        format!(
+            "(chunk_id, line) = (SELECT chunk_id, line FROM {table} WHERE raw IS NULL ORDER BY 1, 2 LIMIT 1)"
+        )
+    };
+    split.firewall.sql(&format!("DELETE FROM firewall_logs WHERE {}", one_of("firewall_logs")));
+    split
+        .rest
+        .sql(&format!("UPDATE dns_logs SET query_domain = query_domain || 'x' WHERE {}", one_of("dns_logs")));
+    for place in [&firewall, &rest] {
+        let verified = verify(&[place, ALL]).expect_code(1);
+        let reports: Value = serde_json::from_str(&verified.stdout).unwrap();
+        let findings = reports[2]["findings"].as_array().unwrap();
+        assert!(findings.len() == 1, "{reports}");
+        assert!(findings[0].as_str().unwrap().contains("do not come back as they were read"), "{reports}");
+    }
 }
 
 #[test]
