@@ -292,8 +292,9 @@ fn another_split_of_the_same_places_is_refused_with_the_remedy() {
     let error = split.site.error(3, &["rejects", "replay", "--into", &rest]);
     assert!(error.contains("has a part only of the chunk at byte"), "{error}");
     split.rest.sql("DELETE FROM dns_logs");
-    let ended = split.site.end(&["verify", "--repair", "--into", &rest, "logs"]).expect_code(2);
-    assert!(ended.stderr.contains("repairs none"), "{}", ended.stderr);
+    let ended = split.site.end(&["verify", "--repair", "--into", &rest, "logs"]).expect_code(3);
+    assert!(ended.stderr.contains("parts are not repaired"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("write the files to other places"), "{}", ended.stderr);
     assert_eq!(split.rest.sql("SELECT count(*) > 0 FROM chunks"), "t");
 }
 
