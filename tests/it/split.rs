@@ -262,6 +262,85 @@ fn what_does_not_name_every_type_once_is_a_mistake_of_usage_by_flag_variable_and
     assert!(verified.contains("together"), "{verified}");
     let again = split.site.run(&["logs"]);
     assert_eq!(again.lines, 0);
+    let summary = split.site.ok(&["run", "logs"]);
+    let named = |place: &str| summary.contains(&place.replace(":pipeline@", ":***@"));
+    assert!(split.into.iter().all(|place| named(place)) && !summary.contains(":pipeline@"), "{summary}");
+    split.site.set("PIPELINE_INTO", "/no/data/a /no/data/b");
+    let error = split.site.error(2, &["run", "logs"]);
+    assert!(error.contains("give each place an --into of its own") && error.contains("file:///"), "{error}");
+}
+
+#[test]
+fn commands_of_one_place_say_so_where_several_are_set_and_say_where_rejects_are_not() {
+    let mut split = Split::new();
+    split.run("1MiB");
+    let commands = [
+        &["rejects", "list"][..],
+        &["rejects", "show", "1:1"],
+        &["rejects", "replay"],
+        &["replay", "--from", "2000-01-01", "--to", "2100-01-01"],
+        &["init-db"],
+    ];
+    let expect_refused = |site: &Site| {
+        for command in commands {
+            let error = site.error(2, command);
+            assert!(
+                error.contains("takes one --into, and pipeline.toml or PIPELINE_INTO has several"),
+                "{error}"
+            );
+        }
+    };
+    split.site.write("pipeline.toml", format!("into = [\"{}\", \"{}\"]\n", split.into[0], split.into[1]));
+    expect_refused(&split.site);
+    let list = |place: &str| split.site.end(&["rejects", "list", "--into", place]).expect_code(0);
+    let of_firewall = list(&split.into[0]);
+    assert!(of_firewall.stderr.contains("whose rejects went to another place"), "{}", of_firewall.stderr);
+    let of_rest = list(&split.into[1]);
+    assert!(of_rest.stderr.is_empty() && of_rest.stdout.contains("odd.log"), "{}", of_rest.stderr);
+    split.site.write("pipeline.toml", "");
+    split.site.set("PIPELINE_INTO", split.into.join(" "));
+    expect_refused(&split.site);
+}
+
+#[test]
+fn places_that_are_not_written_to_by_type_take_no_types() {
+    let site = Site::new();
+    for command in [
+        &["query", "SELECT 1", "--from", "a#types=dns"][..],
+        &["query-worker", "--from", "a#types=dns"],
+        &["archive", "list", "--archive", "a#types=dns"],
+        &["archive", "compact", "--archive", "a#types=dns"],
+        &["archive", "restore", "--out", "out", "--archive", "a#types=dns"],
+        &["archive", "export", "--archive", "a#types=dns"],
+        &["archive", "export", "--from", "postgres://h/logs#types=dns"],
+        &["serve", "--listen", "127.0.0.1:0", "--archive", "a#types=dns"],
+    ] {
+        let error = site.error(2, command);
+        assert!(error.contains("only --into of run, process and fetch takes #types="), "{error}");
+    }
+}
+
+#[test]
+fn one_place_under_two_names_is_refused_before_anything_is_stored() {
+    let (site, database) = (Site::new(), Postgres::shared().database());
+    site.generate(1, 500);
+    for other in [
+        "./tw".to_owned(),
+        site.at("tw").display().to_string(),
+        format!("file://{}/", site.at("tw").display()),
+    ] {
+        let error = site.error(2, &["run", "logs", "--into", "tw#types=firewall", "--into", &other]);
+        assert!(error.contains("are the same place"), "{error}");
+        assert!(!site.at("tw").exists());
+    }
+    let alias = database.url().replace("127.0.0.1", "localhost");
+    let types = format!("{}#types=firewall", database.url());
+    let error = site.error(3, &["run", "--quiet", "logs", "--into", &types, "--into", &alias]);
+    assert!(error.contains("is the same place as") && !error.contains(":pipeline@"), "{error}");
+    assert_eq!(database.sql("SELECT count(*) FROM chunks"), "0");
+    // another database of the server is another place
+    let other = Postgres::shared().database();
+    site.ok(&["run", "--quiet", "logs", "--into", &types, "--into", &other.url()]);
 }
 
 #[test]
@@ -278,13 +357,6 @@ fn another_split_of_the_same_places_is_refused_with_the_remedy() {
         let error = split.site.error(3, &[&["run", "--quiet", "logs"], &flags[..]].concat());
         assert!(error.contains(says) && error.contains("another --schema"), "{error}");
     }
-    // one place under two names: the second would find everything held
-    let (site, database) = (Site::new(), Postgres::shared().database());
-    site.generate(1, 500);
-    let alias = database.url().replace("127.0.0.1", "localhost");
-    let types = format!("{}#types=firewall", database.url());
-    let error = site.end(&["run", "--quiet", "logs", "--into", &types, "--into", &alias]).expect_code(3);
-    assert!(error.stderr.contains("are the same place, name it once"), "{}", error.stderr);
     // a part is not repaired, decoded anew or restored
     let condition = ["replay", "--from", "2000-01-01", "--to", "2100-01-01", "--into", &rest];
     let error = split.site.error(3, &condition);
