@@ -2,13 +2,18 @@
 //!
 //! Applied to the whole command line at once, so that every flag can be set in all three ways.
 //! Deliberately absent: settings that are not flags.
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 use thiserror::Error;
 
 /// The file, unless `PIPELINE_CONFIG` names another.
 const DEFAULT_FILE: &str = "pipeline.toml";
+
+/// Stands between the values of a list in the file where a flag takes one value: no path and no URL has it.
+pub const BETWEEN_VALUES: char = '\n';
 
 /// A configuration file that cannot be used.
 #[derive(Debug, Error)]
@@ -18,8 +23,59 @@ pub struct ConfigError {
     reason: String,
 }
 
+/// Where a value was written that its flag does not take, other than on the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In this variable.
+    Variable(String),
+    /// In the file, under a key; as a message names it.
+    File(String),
+}
+
+/// Where flags may have their values from.
+#[derive(Debug)]
+pub struct Origins {
+    path: PathBuf,
+    /// Keys that the file has, in whatever table.
+    keys: BTreeSet<String>,
+}
+
+impl Origins {
+    /// Where the value is from that the parser refuses; `None` if it is of the command line, or nothing that was set.
+    /// Goes by what beats what, for the parser does not say it.
+    pub fn of(&self, error: &clap::Error) -> Option<Origin> {
+        let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+        self.of_given(error, arguments, |variable| std::env::var_os(variable).is_some())
+    }
+
+    fn of_given(
+        &self,
+        error: &clap::Error,
+        mut arguments: impl Iterator<Item = String>,
+        is_set: impl Fn(&str) -> bool,
+    ) -> Option<Origin> {
+        let (ErrorKind::InvalidValue | ErrorKind::ValueValidation) = error.kind() else { return None };
+        let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+        // `--chunk-size <SIZE>`
+        let (flag, value_name) = flag.split_once(' ').unwrap_or((flag, ""));
+        let key = key(flag.strip_prefix("--")?, value_name == "<TIME>");
+        let is_flag = |argument: String| argument.split('=').next() == Some(flag);
+        if arguments.any(is_flag) {
+            return None;
+        }
+        let variable = variable(&key);
+        match is_set(&variable) {
+            true => Some(Origin::Variable(variable)),
+            false => {
+                let place = format!("{}: {key}", self.path.display());
+                self.keys.contains(&key).then_some(Origin::File(place))
+            }
+        }
+    }
+}
+
 /// Adds variables and the file's settings to every flag of `command`.
-pub fn apply(command: Command) -> Result<Command, ConfigError> {
+pub fn apply(command: Command) -> Result<(Command, Origins), ConfigError> {
     let named = std::env::var_os("PIPELINE_CONFIG").map(PathBuf::from);
     let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     let fail = |reason: String| ConfigError { path: path.clone(), reason };
@@ -31,30 +87,43 @@ pub fn apply(command: Command) -> Result<Command, ConfigError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => toml::Table::new(),
         Err(error) => return Err(fail(format!("cannot be read: {error}"))),
     };
-    with_settings(with_variables(command), &settings, &path)
+    let command = with_settings(with_variables(command), &settings, &path)?;
+    Ok((command, Origins { keys: keys(&settings), path }))
+}
+
+fn keys(settings: &toml::Table) -> BTreeSet<String> {
+    let of_setting = |(key, value): (&String, &toml::Value)| match value {
+        toml::Value::Table(table) => keys(table),
+        _ => BTreeSet::from([key.clone()]),
+    };
+    settings.iter().flat_map(of_setting).collect()
 }
 
 /// `--chunk-size` is also `PIPELINE_CHUNK_SIZE`.
 fn with_variables(command: Command) -> Command {
     let command = command.mut_args(|arg| match key_of(&arg).as_deref() {
         Some("help" | "version") | None => arg,
-        Some(key) => {
-            let variable = format!("PIPELINE_{}", key.replace('-', "_").to_uppercase());
-            arg.env(variable).hide_env(true)
-        }
+        Some(key) => arg.env(variable(key)).hide_env(true),
     });
     command.mut_subcommands(with_variables)
 }
 
+fn variable(key: &str) -> String {
+    format!("PIPELINE_{}", key.replace('-', "_").to_uppercase())
+}
+
+fn key_of(arg: &Arg) -> Option<String> {
+    let is_time = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "TIME"));
+    Some(key(arg.get_long()?, is_time))
+}
+
 /// What a flag is called elsewhere: its long name. A `--from` that is a time is `from-time`, for `from` is the place
 /// that `query` reads, and nobody who sets that means a time.
-fn key_of(arg: &Arg) -> Option<String> {
-    let long = arg.get_long()?;
-    let is_time = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "TIME"));
-    Some(match long {
+fn key(long: &str, is_time: bool) -> String {
+    match long {
         "from" | "to" if is_time => format!("{long}-time"),
         long => long.to_owned(),
-    })
+    }
 }
 
 /// `chunk-size = "2MiB"` at the top is for every command that has the flag, under `[run]` for that command.
@@ -100,7 +169,7 @@ fn with_default(command: Command, key: &str, values: &[String]) -> (Command, boo
         let arg = arg.hide_default_value(true);
         match arg.get_action() {
             ArgAction::Append => arg.default_values(values.to_vec()),
-            _ => arg.default_value(values.join(",")),
+            _ => arg.default_value(values.join(&BETWEEN_VALUES.to_string())),
         }
     });
     let command = command.mut_subcommands(|subcommand| {
@@ -167,6 +236,32 @@ mod tests {
             let message = error.unwrap_err().to_string();
             assert!(message.starts_with("pipeline.toml: "), "{message}");
         }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_of_the_flag_then_of_the_variable_then_of_the_file() {
+        let number = |name: &'static str| {
+            let parser = clap::value_parser!(u16);
+            Arg::new(name).long(name).value_name("N").value_parser(parser)
+        };
+        let command =
+            Command::new("pipeline").subcommand(Command::new("run").arg(number("size")).arg(number("other")));
+        let refused = |line: &[&str]| command.clone().try_get_matches_from(line).unwrap_err();
+        let settings: toml::Table = toml::from_str("[run]\nsize = \"foo\"").unwrap();
+        let origins = Origins { path: "pipeline.toml".into(), keys: keys(&settings) };
+        let error = refused(&["pipeline", "run", "--size", "foo"]);
+        let of = |arguments: &[&str], is_set: bool| {
+            let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+            origins.of_given(&error, arguments.into_iter(), |variable| is_set && variable == "PIPELINE_SIZE")
+        };
+        assert_eq!(of(&["--size", "foo"], true), None);
+        assert_eq!(of(&["--size=foo"], true), None);
+        assert_eq!(of(&["run", "--sizes"], true), Some(Origin::Variable("PIPELINE_SIZE".into())));
+        assert_eq!(of(&["run"], false), Some(Origin::File("pipeline.toml: size".into())));
+        let error = refused(&["pipeline", "run", "--other", "foo"]);
+        assert_eq!(origins.of_given(&error, std::iter::empty(), |_| false), None);
+        let error = refused(&["pipeline", "run", "--nope"]);
+        assert_eq!(origins.of_given(&error, std::iter::empty(), |_| true), None);
     }
 
     #[test]

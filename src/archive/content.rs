@@ -282,7 +282,7 @@ impl Lines {
     }
 
     /// The chunk's bytes, and those of the lines that are wanted, unless all are.
-    fn into_bytes(mut self, record: &ChunkRecord) -> (Vec<u8>, Option<Vec<u8>>) {
+    pub(super) fn into_bytes(mut self, record: &ChunkRecord) -> (Vec<u8>, Option<Vec<u8>>) {
         self.places.sort_unstable_by_key(|place| place.line);
         let mut bytes = Vec::with_capacity(record.range.len_bytes() as usize);
         let mut wanted = self.places.iter().any(|place| !place.is_wanted).then(Vec::new);

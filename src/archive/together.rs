@@ -3,23 +3,26 @@
 //! Entries that share bytes are held against each other: what one says went elsewhere has to be in exactly one other,
 //! unless some place has all of those bytes; all must have read the same bytes and decoded them alike. Cuts may differ from
 //! place to place: then what is compared reaches from one border that all have to the next. Content is put together
-//! line by line. Deliberately absent: what a place says of itself (`verify`).
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+//! line by line (`compare`). Deliberately absent: what a place says of itself (`verify`).
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use sha2::{Digest, Sha256};
-
-use super::content::{BATCH_BYTES, Content, Lines};
-use super::{ArchiveError, Finding, Holdings, LineFilter};
+use super::{ArchiveError, Finding, Holdings};
 use crate::ledger::{BLANKS, Committed, REJECTS};
-use crate::model::{ByteRange, ChunkRecord, LineEnding, Source};
+use crate::model::{ByteRange, ChunkRecord, Source};
+
+mod compare;
+
+use compare::{Differing, Entry, Run, Wholes, compare};
 
 /// What was found of places taken together.
 #[derive(Debug, Default)]
 pub struct Together {
     /// Runs of bytes of which places have parts: chunks, where all cut alike.
     pub chunks: u64,
-    /// Of these, the ones whose lines were put together and compared.
+    /// Of these, the ones whose lines were put together and compared,
     pub compared: u64,
+    /// and those that were to be compared and could not: lines are lacking, or cannot be told by their numbers.
+    pub not_compared: u64,
     /// What is not as it must be, each with the path of its source.
     pub findings: Vec<(String, Finding)>,
 }
@@ -47,29 +50,33 @@ pub async fn verify_together(
     let mut sound = Vec::new();
     for cluster in &clusters {
         let findings = cluster.findings(&names, &whole);
-        if findings.is_empty() && cluster.is_complete() {
+        if findings.is_empty() {
             sound.push(cluster);
         }
         let path = &cluster.source.path;
         together.findings.extend(findings.into_iter().map(|finding| (path.clone(), finding)));
     }
+    let mut differing = Vec::new();
     if is_content_wanted {
-        compare(places, &sound, &mut together).await?;
+        let wholes = Wholes::of(places, &ledgers).await?;
+        let runs: Vec<_> = sound.into_iter().filter_map(|cluster| Run::of(cluster, &wholes)).collect();
+        (together.compared, differing) = compare(places, &runs).await?;
+        together.not_compared = together.chunks - together.compared;
     }
-    if !together.findings.is_empty() {
+    if !together.findings.is_empty() || !differing.is_empty() {
         // places are not looked at in one moment: what was only being committed is there now
         let ledgers = look().await?;
         let (whole, clusters) = (self::whole(&ledgers), self::clusters(&ledgers));
         let now: Vec<Finding> =
             clusters.iter().flat_map(|cluster| cluster.findings(&names, &whole)).collect();
+        together.findings.retain(|(_, finding)| now.contains(finding));
         // a last line that grew was compared with what came in its place
-        let entries: HashSet<(u64, u64)> = (clusters.iter().flat_map(Cluster::all))
-            .map(|(_, record)| (record.range.first_byte, record.range.end_byte))
+        let of_places = ledgers.iter().enumerate();
+        let entries: HashSet<Entry> = of_places
+            .flat_map(|(place, records)| records.iter().map(move |record| (place, record.range)))
             .collect();
-        together.findings.retain(|(_, finding)| match finding {
-            Finding::Content { first_byte, end_byte } => entries.contains(&(*first_byte, *end_byte)),
-            finding => now.contains(finding),
-        });
+        differing.retain(|of: &Differing| of.entries.iter().all(|entry| entries.contains(entry)));
+        together.findings.extend(differing.into_iter().map(|of| (of.path, of.finding)));
     }
     Ok(together)
 }
@@ -194,55 +201,6 @@ impl<'a> Cluster<'a> {
         }
         None
     }
-
-    /// Puts the lines together that the places have, given per entry in the order of `entries`, and says which entries
-    /// they are not the bytes of.
-    fn differing(&self, lines: &mut dyn Iterator<Item = Lines>) -> Vec<Finding> {
-        let mut all: Vec<(u64, Vec<u8>, bool)> = Vec::new();
-        for records in self.entries.values() {
-            let mut before = 0;
-            for record in records {
-                let is_crlf = record.line_ending == LineEnding::CrLf;
-                for (line, bytes, is_kept) in lines.next().unwrap_or_default().each() {
-                    all.push((before + u64::from(line.cast_unsigned()), bytes.to_vec(), is_crlf && !is_kept));
-                }
-                before += record.num_lines;
-            }
-        }
-        all.sort_by_key(|(line, ..)| *line);
-        let ends = self.all().find(|(_, record)| record.range.end_byte == self.range.end_byte);
-        let has_final_newline = ends.is_none_or(|(_, record)| record.final_newline);
-        let last = all.len().saturating_sub(1);
-        for (position, (_, bytes, is_crlf)) in all.iter_mut().enumerate() {
-            if position < last || has_final_newline {
-                bytes.extend_from_slice(if *is_crlf { b"\r\n" } else { b"\n" });
-            }
-        }
-        let mut findings = Vec::new();
-        for records in self.entries.values() {
-            let mut before = 0;
-            for record in records {
-                let end = before + record.num_lines;
-                // a piece of an over-long line is an entry by itself, and may count no line
-                let is_of = |line: u64| records.len() == 1 || (before..end).contains(&line);
-                let mut hash = Sha256::new();
-                all.iter().filter(|(line, ..)| is_of(*line)).for_each(|(_, bytes, _)| hash.update(bytes));
-                if <[u8; 32]>::from(hash.finalize()) != record.content_sha256 {
-                    let (first_byte, end_byte) = (record.range.first_byte, record.range.end_byte);
-                    findings.push(Finding::Content { first_byte, end_byte });
-                }
-                before = end;
-            }
-        }
-        findings.dedup();
-        findings
-    }
-
-    /// Whether lines can be told by their numbers: pieces of over-long lines count none.
-    fn is_comparable(&self) -> bool {
-        let is_cut_alike = self.entries.values().all(|records| records.len() == 1);
-        is_cut_alike || self.all().all(|(_, record)| record.piece.is_none())
-    }
 }
 
 /// What a place's entries say of their bytes.
@@ -262,42 +220,4 @@ impl<'a> Account<'a> {
         }
         Self { types: records.iter().map(|record| record.type_files()).collect(), counts }
     }
-}
-
-/// Puts the lines of clusters together, some at once, and compares them with what was read.
-async fn compare(
-    places: &[(String, &dyn Holdings)],
-    clusters: &[&Cluster<'_>],
-    together: &mut Together,
-) -> Result<(), ArchiveError> {
-    let filter = LineFilter::default();
-    let mut contents: Vec<Content<'_>> = (places.iter())
-        .map(|(_, holdings)| Content { holdings: *holdings, filter: &filter, types: HashMap::new() })
-        .collect();
-    let mut rest = clusters;
-    while !rest.is_empty() {
-        let mut len_bytes = 0;
-        let fits = rest.iter().take_while(|cluster| {
-            len_bytes += cluster.range.len_bytes();
-            len_bytes <= BATCH_BYTES
-        });
-        let (batch, behind) = rest.split_at(fits.count().max(1));
-        rest = behind;
-        let mut lines: BTreeMap<(usize, ByteRange), Lines> = BTreeMap::new();
-        for (place, content) in contents.iter_mut().enumerate() {
-            let records: Vec<&ChunkRecord> =
-                batch.iter().flat_map(|cluster| cluster.entries.get(&place)).flatten().copied().collect();
-            let of_records = content.lines(&records, None).await?;
-            lines.extend(records.iter().map(|record| (place, record.range)).zip(of_records));
-        }
-        for cluster in batch.iter().filter(|cluster| cluster.is_comparable()) {
-            let keys: Vec<_> = cluster.all().map(|(place, record)| (place, record.range)).collect();
-            let mut of_cluster = keys.iter().map(|key| lines.remove(key).unwrap_or_default());
-            let path = &cluster.source.path;
-            let findings = cluster.differing(&mut of_cluster);
-            together.findings.extend(findings.into_iter().map(|finding| (path.clone(), finding)));
-            together.compared += 1;
-        }
-    }
-    Ok(())
 }

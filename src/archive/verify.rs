@@ -39,8 +39,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Chunks whose content is not checked here, because rows of theirs moved to an archive.
     pub moved: u64,
-    /// Chunks of which there is a part here, so that their content is not checked by this place alone, and the rows,
-    /// rejects and blanks of them that are elsewhere.
+    /// Chunks of which there is a part here, and the rows, rejects and blanks of them that are elsewhere.
     pub parts: (u64, u64),
 }
 
@@ -48,6 +47,11 @@ impl Report {
     /// Whether all is as it must be.
     pub fn is_whole(&self) -> bool {
         self.findings.is_empty() && self.sources.iter().all(|source| source.findings.is_empty())
+    }
+
+    /// Chunks whose content was to be compared and was not, because lines of theirs are elsewhere.
+    pub fn parts_not_compared(&self) -> u64 {
+        self.sources.iter().map(|source| source.parts_not_compared).sum()
     }
 }
 
@@ -74,6 +78,8 @@ pub struct SourceReport {
     pub blanks: u64,
     /// Rows by log type.
     pub types: BTreeMap<String, u64>,
+    /// Chunks whose content was to be compared and was not, because lines of theirs are elsewhere.
+    pub parts_not_compared: u64,
     /// What is not as it must be.
     pub findings: Vec<Finding>,
 }
@@ -101,7 +107,7 @@ pub async fn verify(
         sources.retain(|of| ids.contains(&of.source.id));
     }
     report.sources = sources.iter().map(account).collect();
-    for chunk in sources.iter().flat_map(|of| &of.chunks).filter(|chunk| !chunk.is_whole()) {
+    for chunk in sources.iter().flat_map(|of| &of.chunks).filter(|chunk| chunk.is_part()) {
         report.parts.0 += 1;
         report.parts.1 += chunk.parts_elsewhere().map(|table| chunk.decoded(table)).sum::<u64>();
     }
@@ -116,6 +122,9 @@ pub async fn verify(
         let records: Vec<_> =
             chunks.filter(|chunk| !moved.contains(&chunk.chunk_id) && chunk.is_whole()).collect();
         report.moved = moved.len() as u64;
+        for (source, of) in report.sources.iter_mut().zip(&sources) {
+            source.parts_not_compared = of.chunks.iter().filter(|chunk| !chunk.is_whole()).count() as u64;
+        }
         let mut differing = Vec::new();
         let read = content::each_chunk(holdings, &records, |record, _, is_same| {
             differing.extend((!is_same).then_some(record.range));
@@ -151,7 +160,7 @@ pub async fn verify(
 }
 
 /// Whether storage answers, and something is not there or not what it was.
-fn is_damage(error: &ArchiveError) -> bool {
+pub(super) fn is_damage(error: &ArchiveError) -> bool {
     match error {
         ArchiveError::Lake(LakeError::Storage { source, .. }) => {
             matches!(source, object_store::Error::NotFound { .. })

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::columns::aligned;
 use super::export::ExportArgs;
+use super::places::expect_no_types;
 use super::units::{bytes_text, parse_time, with_commas};
 use super::{Exit, Global, UsageError};
 use crate::archive::{ArchiveError, LineFilter, restore};
@@ -97,6 +98,11 @@ impl RestoreArgs {
 
 /// Runs it.
 pub(super) async fn run(command: ArchiveCommand, global: &Global) -> anyhow::Result<Exit> {
+    let (ArchiveCommand::List(ListArgs { archive, .. })
+    | ArchiveCommand::Compact(compact::CompactArgs { archive, .. })
+    | ArchiveCommand::Export(ExportArgs { archive, .. })
+    | ArchiveCommand::Restore(RestoreArgs { archive, .. })) = &command;
+    expect_no_types("--archive", archive)?;
     match command {
         ArchiveCommand::List(args) => list(&args).await,
         ArchiveCommand::Compact(args) => compact::run(&args, global).await,

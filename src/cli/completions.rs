@@ -1,5 +1,5 @@
 //! `pipeline completions`: completion scripts.
-use std::io;
+use std::io::{self, Write};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -15,6 +15,9 @@ pub(super) struct CompletionsArgs {
 
 /// Prints it.
 pub(super) fn run(args: &CompletionsArgs, mut command: Command) -> anyhow::Result<Exit> {
-    clap_complete::generate(args.shell, &mut command, "pipeline", &mut io::stdout());
+    // it panics where it cannot write: a reader may be content with the first lines
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "pipeline", &mut script);
+    io::stdout().write_all(&script)?;
     Ok(Exit::DONE)
 }

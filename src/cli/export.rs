@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::archive::{ListFormat, day_text, unwrapped};
 use super::columns::aligned;
+use super::places::expect_no_types;
 use super::units::{bytes_text, parse_duration, with_commas};
 use super::{Exit, Global, UsageError};
 use crate::client::{PgConfig, is_postgres, redacted};
@@ -29,7 +30,7 @@ pub(super) struct ExportArgs {
     schema: String,
     /// Archive to export to
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ARCHIVE)]
-    archive: String,
+    pub(super) archive: String,
     /// Export days that ended this long ago
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = parse_duration)]
     older_than: Duration,
@@ -50,6 +51,7 @@ pub(super) struct ExportArgs {
 /// Runs it.
 pub(super) async fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<Exit> {
     let from = args.from.clone().unwrap_or_else(crate::client::default_postgres_url);
+    expect_no_types("--from", &from)?;
     if !is_postgres(&from) {
         let from = redacted(&from);
         return Err(UsageError(format!("--from {from} is not a database; name a postgres://.. URL")).into());

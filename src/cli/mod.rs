@@ -8,7 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::archive::ArchiveError;
 use crate::bench::BenchError;
 use crate::client::{self, ClientError, StorageFault, with_causes};
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, Origin};
 use crate::cost::CostError;
 use crate::lake::LakeError;
 use crate::log_type::{LogTypeError, LogTypes};
@@ -189,7 +189,7 @@ pub fn main() -> u8 {
 }
 
 fn try_main() -> anyhow::Result<Exit> {
-    let command = config::apply(Cli::command())?;
+    let (command, origins) = config::apply(Cli::command())?;
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { global, command } = match parsed {
         Ok(cli) => cli,
@@ -198,7 +198,15 @@ fn try_main() -> anyhow::Result<Exit> {
             match error.kind() {
                 _ if !error.use_stderr() => error.print()?,
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.print()?,
-                _ => print_error(&usage_error(&error))?,
+                _ => {
+                    let (origin, code) = match origins.of(&error) {
+                        Some(Origin::File(key)) => (format!("{key}: "), Exit::CONFIGURATION),
+                        Some(Origin::Variable(name)) => (format!("variable {name}: "), Exit::USAGE),
+                        None => (String::new(), Exit::USAGE),
+                    };
+                    print_error(&format!("{origin}{}", usage_error(&error)))?;
+                    return Ok(Exit::Code(code));
+                }
             }
             return Ok(Exit::Code(u8::try_from(error.exit_code()).unwrap_or(Exit::USAGE)));
         }

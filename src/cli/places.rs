@@ -3,14 +3,16 @@
 //! A fragment, because a URL has room for it and libpq does not use it. Where one place has a fragment, each log type
 //! goes to exactly one place, and rejects and blank lines to the first without one, or else to the first.
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::UsageError;
-use crate::client::redacted;
+use crate::client::{local_folder, redacted};
+use crate::config::BETWEEN_VALUES;
 use crate::ledger::{BLANKS, REJECTS, Share};
 use crate::log_type::LogTypes;
 
 /// What begins the types of a place.
-const FRAGMENT: &str = "#types=";
+pub(super) const FRAGMENT: &str = "#types=";
 
 /// A place to write to.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,18 +38,21 @@ pub(super) fn of(texts: &[String], types: &LogTypes) -> Result<Vec<Place>, Usage
     }
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for (position, of) in named.iter().enumerate() {
-        if let Some(before) = named[..position].iter().find(|before| before.location == of.location) {
-            let place = redacted(before.location);
-            return Err(UsageError(format!(
-                "--into {place} is there twice; give all of its types in one #types="
-            )));
+        let name = one_name(of.location);
+        if let Some(before) = named[..position].iter().find(|before| one_name(before.location) == name) {
+            let (place, other) = (redacted(before.location), redacted(of.location));
+            let twice = match place == other {
+                true => format!("--into {place} is there twice"),
+                false => format!("--into {place} and --into {other} are the same place"),
+            };
+            return Err(UsageError(format!("{twice}; give all of its types in one {FRAGMENT}")));
         }
         for name in of.types.iter().flatten() {
             if types.get(name).is_none() {
                 return Err(UsageError(format!(
                     "--into {}{FRAGMENT}{name}: there is no log type {name}; there are {}",
                     redacted(of.location),
-                    names(types)
+                    names_of(types)
                 )));
             }
             if let Some(other) = places.insert(name, position) {
@@ -97,8 +102,29 @@ pub(super) fn locations(texts: &[String]) -> Result<Vec<String>, UsageError> {
 }
 
 /// The same for a command that takes one place.
-pub(super) fn location(text: &str) -> Result<String, UsageError> {
-    Ok(Named::parse(text)?.location.to_owned())
+pub(super) fn location(text: &str, command: &str) -> Result<String, UsageError> {
+    match parts(text)[..] {
+        [one] => Ok(Named::parse(one)?.location.to_owned()),
+        _ => Err(UsageError(format!(
+            "`{command}` takes one --into, and pipeline.toml or PIPELINE_INTO has several; name one with --into"
+        ))),
+    }
+}
+
+/// An error if a place has types behind it, for flags that take none.
+pub(super) fn expect_no_types(flag: &str, location: &str) -> Result<(), UsageError> {
+    match location.contains(FRAGMENT) && !location.starts_with("raw:") {
+        true => Err(UsageError(format!(
+            "{flag} {}: only --into of run, process and fetch takes {FRAGMENT}; name the place without it",
+            redacted(location)
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// What was given, for a message, without passwords.
+pub(super) fn names(texts: &[String]) -> String {
+    texts.iter().flat_map(|text| parts(text)).map(redacted).collect::<Vec<_>>().join(" and ")
 }
 
 /// A place as it is written.
@@ -110,6 +136,19 @@ struct Named<'a> {
 
 impl<'a> Named<'a> {
     fn parse(text: &'a str) -> Result<Self, UsageError> {
+        let named = Self::split(text)?;
+        let has_space = named.location.split_whitespace().nth(1).is_some();
+        if has_space && local_folder(named.location).is_some_and(|folder| !folder.exists()) {
+            return Err(UsageError(format!(
+                "--into {}: there is no folder of that name with white space; give each place an --into of its own or, in \
+                 PIPELINE_INTO, write URLs (file:///..) with a space between; if it is one folder, make it first",
+                redacted(named.location)
+            )));
+        }
+        Ok(named)
+    }
+
+    fn split(text: &'a str) -> Result<Self, UsageError> {
         let Some(start) = text.rfind("#type") else { return Ok(Self { location: text, types: None }) };
         let (location, fragment) = text.split_at(start);
         let refuse = |reason: &str| {
@@ -138,24 +177,36 @@ impl<'a> Named<'a> {
     }
 }
 
-/// A variable has room for one value: of several URLs in it, each is a place.
 fn named(texts: &[String]) -> Result<Vec<Named<'_>>, UsageError> {
-    let mut all = Vec::new();
-    for text in texts {
-        let parts = || text.split_whitespace();
-        match parts().count() > 1 && parts().all(|part| part.contains("://")) {
-            true => all.extend(parts()),
-            false => all.push(text.as_str()),
-        }
+    texts.iter().flat_map(|text| parts(text)).map(Named::parse).collect()
+}
+
+/// The places in a value. A variable has room for one: of several URLs in it, each is a place.
+fn parts(text: &str) -> Vec<&str> {
+    if text.contains(BETWEEN_VALUES) {
+        return text.split(BETWEEN_VALUES).collect();
     }
-    all.into_iter().map(Named::parse).collect()
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    match parts.len() > 1 && parts.iter().all(|part| part.contains("://")) {
+        true => parts,
+        false => vec![text],
+    }
+}
+
+/// A folder has one name, whether it is written as a path or as a URL.
+fn one_name(location: &str) -> String {
+    match local_folder(location) {
+        // without a slash at its end
+        Some(folder) => folder.components().collect::<PathBuf>().display().to_string(),
+        None => location.trim_end_matches('/').to_owned(),
+    }
 }
 
 fn hashes(types: &LogTypes) -> BTreeMap<String, String> {
     types.iter().map(|log_type| (log_type.name().to_owned(), log_type.table.hash.clone())).collect()
 }
 
-fn names(types: &LogTypes) -> String {
+fn names_of(types: &LogTypes) -> String {
     let mut names: Vec<&str> = types.iter().map(|log_type| log_type.name()).collect();
     names.sort_unstable();
     names.join(", ")
@@ -179,7 +230,7 @@ mod tests {
         places.into_iter().map(|place| (place.location, place.share.elsewhere().clone())).collect()
     }
 
-    fn names_of(names: &[&str]) -> BTreeSet<String> {
+    fn set_of(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
@@ -191,8 +242,8 @@ mod tests {
     fn a_place_without_types_has_what_no_other_names_and_what_has_no_type() {
         let firewall = &format!("{A}#types=firewall");
         let expected = [
-            (A.to_owned(), names_of(&["auth", "blanks", "dns", "rejects"])),
-            (B.to_owned(), names_of(&["firewall"])),
+            (A.to_owned(), set_of(&["auth", "blanks", "dns", "rejects"])),
+            (B.to_owned(), set_of(&["firewall"])),
         ];
         assert_eq!(elsewhere(&[firewall, B]), expected);
         let mut reversed = elsewhere(&[B, firewall]);
@@ -200,14 +251,16 @@ mod tests {
         assert_eq!(reversed, expected);
         // an archive too, and in a variable, several
         assert_eq!(elsewhere(&[&format!("{firewall} {B}")]), expected);
-        assert_eq!(elsewhere(&["my archive#types=dns", B])[0].0, "my archive");
+        let folder = tempfile::Builder::new().prefix("my archive").tempdir().unwrap();
+        let spaced = folder.path().to_str().unwrap();
+        assert_eq!(elsewhere(&[&format!("{spaced}#types=dns"), B])[0].0, spaced);
     }
 
     #[test]
     fn the_first_has_what_has_no_type_where_all_name_theirs() {
         let places = elsewhere(&[&format!("{A}#types=dns,firewall"), &format!("{B}#types=auth")]);
-        assert_eq!(places[0].1, names_of(&["auth"]));
-        assert_eq!(places[1].1, names_of(&["blanks", "dns", "firewall", "rejects"]));
+        assert_eq!(places[0].1, set_of(&["auth"]));
+        assert_eq!(places[1].1, set_of(&["blanks", "dns", "firewall", "rejects"]));
         // one that has all of it is as one without types
         assert_eq!(elsewhere(&[&format!("{A}#types=auth,dns,firewall")]), [(A.to_owned(), BTreeSet::new())]);
     }
@@ -230,6 +283,11 @@ mod tests {
             (&[firewall, "x#types=http"], "there is no log type http; there are auth, dns, firewall"),
             (&[firewall, B, "x"], "are without #types="),
             (&[firewall, A], "is there twice"),
+            (&["tw#types=firewall", "./tw/"], "--into tw and --into ./tw/ are the same place"),
+            (&["/no/x#types=firewall", "file:///no/x"], "are the same place"),
+            (&["s3://b/x#types=firewall", "s3://b/x/"], "are the same place"),
+            (&["/data/a /data/b"], "give each place an --into of its own"),
+            (&["/data/a#types=dns,auth,firewall /data/b"], "name places apart"),
             (&["x#types=", B], "it names no log type"),
             (&["x#types=dns,dns", B], "it names a log type twice"),
             (
@@ -247,7 +305,21 @@ mod tests {
     #[test]
     fn commands_that_take_places_as_they_are_take_them_with_their_types() {
         let firewall = format!("{A}#types=firewall");
-        assert_eq!(location(&firewall).unwrap(), A);
-        assert_eq!(locations(&[firewall, B.to_owned()]).unwrap(), [A, B]);
+        assert_eq!(location(&firewall, "replay").unwrap(), A);
+        assert_eq!(locations(&[firewall.clone(), B.to_owned()]).unwrap(), [A, B]);
+        assert!(expect_no_types("--from", &firewall).is_err());
+        assert!(expect_no_types("--from", A).is_ok());
+    }
+
+    #[test]
+    fn of_several_places_in_one_value_each_has_a_name_and_none_is_the_one() {
+        for several in [format!("{A} {B}"), format!("{A}{BETWEEN_VALUES}{B}")] {
+            let refusal = location(&several, "replay").unwrap_err().to_string();
+            assert!(
+                refusal.contains("`replay` takes one --into") && !refusal.contains("secret"),
+                "{refusal}"
+            );
+            assert_eq!(names(&[several]), format!("postgres://me:***@a/logs and {B}"));
+        }
     }
 }

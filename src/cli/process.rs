@@ -8,7 +8,7 @@ use clap::Args;
 use super::places;
 use super::queue::{StreamArgs, redis_url};
 use super::run::{Summary, SummaryFormat};
-use super::storage::{self, StorageArgs};
+use super::storage::StorageArgs;
 use super::{Exit, Global};
 use crate::client::PgConfig;
 use crate::stage::processor::{self, DecoderPool, ProcessSummary};
@@ -52,8 +52,8 @@ pub(super) struct InitDbArgs {
 /// Brings the schema to what the log types need; every command that writes does that too.
 pub(super) async fn init_db(args: &InitDbArgs, global: &Global) -> anyhow::Result<Exit> {
     let into = args.into.clone().unwrap_or_else(crate::client::default_postgres_url);
-    Warehouse::try_new(PgConfig::parse(&places::location(&into)?)?, &args.schema, &global.log_types()?)
-        .await?;
+    let into = PgConfig::parse(&places::location(&into, "init-db")?)?;
+    Warehouse::try_new(into, &args.schema, &global.log_types()?).await?;
     Ok(Exit::DONE)
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn run(args: ProcessArgs, global: &Global) -> anyhow::Result<Ex
         }
     }
     let summary =
-        Summary { read: None, committed: &committed, into: storage::names(&into), took: started.elapsed() };
+        Summary { read: None, committed: &committed, into: places::names(&into), took: started.elapsed() };
     match args.output {
         SummaryFormat::Json => writeln!(io::stdout(), "{}", summary.json())?,
         SummaryFormat::Text if global.quiet => {}

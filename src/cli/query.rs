@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::archive::unwrapped;
+use super::places::expect_no_types;
 use super::{DEFAULT_ARCHIVE, Exit, Global, UsageError, prompt};
 use crate::client::{is_postgres, redacted};
 use crate::query::{
@@ -139,6 +140,7 @@ pub(super) async fn run(args: QueryArgs, global: &Global) -> anyhow::Result<Exit
         let reason = "--explain prints text or JSON; leave --output away, or give --output json";
         return Err(UsageError(reason.to_owned()).into());
     }
+    args.from.iter().try_for_each(|from| expect_no_types("--from", from))?;
     let cluster = args.cluster()?;
     let places = Places::open(&args.from, &args.schema, &global.log_types()?).await.map_err(raised)?;
     let session = match cluster {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
 
+use super::places::expect_no_types;
 use super::query::{raised, token};
 use super::units::parse_size;
 use super::{DEFAULT_ARCHIVE, Exit, UsageError};
@@ -38,6 +39,7 @@ pub(super) struct QueryWorkerArgs {
 pub(super) async fn run(args: QueryWorkerArgs) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::new();
     shutdown.listen().context("listen for signals")?;
+    args.from.iter().try_for_each(|from| expect_no_types("--from", from))?;
     let token = token(args.token_file.as_deref())?;
     if token.is_none() && is_open(&args.listen).await {
         let reason = "others reach it, and whoever reaches a worker without a token reads what it reads; name a \

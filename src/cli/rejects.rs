@@ -13,9 +13,10 @@ use super::columns::aligned;
 use super::replay::{PlaceArgs, replay_where};
 use super::{Exit, Global, places};
 use crate::archive::{Holdings, OfArchive};
-use crate::client::{PgConfig, is_postgres};
+use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::Archive;
 use crate::ledger::REJECTS;
+use crate::model::ChunkRecord;
 use crate::warehouse::Warehouse;
 
 /// Chunks whose rejects are read at once.
@@ -68,7 +69,7 @@ pub(super) async fn run(command: RejectsCommand, global: &Global) -> anyhow::Res
     match command {
         RejectsCommand::List(args) => list(&args).await,
         RejectsCommand::Show(args) => show(&args).await,
-        RejectsCommand::Replay(place) => replay_where("rejects > 0", &place, global).await,
+        RejectsCommand::Replay(place) => replay_where("rejects > 0", &place, "rejects replay", global).await,
     }
 }
 
@@ -86,7 +87,8 @@ struct Kept {
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
-    let rejects = read(&args.into, &args.schema, None, args.limit).await?;
+    let rejects =
+        read(&places::location(&args.into, "rejects list")?, &args.schema, None, args.limit).await?;
     let mut out = io::stdout().lock();
     if args.output == ListFormat::Json {
         let rejects: Vec<_> = rejects.iter().map(to_json).collect();
@@ -114,7 +116,9 @@ async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
 
 async fn show(args: &ShowArgs) -> anyhow::Result<Exit> {
     let (chunk_id, line) = args.reject;
-    let mut pieces = read(&args.into, &args.schema, Some(chunk_id), usize::MAX).await?;
+    let mut pieces =
+        read(&places::location(&args.into, "rejects show")?, &args.schema, Some(chunk_id), usize::MAX)
+            .await?;
     pieces.retain(|reject| reject.id == args.reject);
     pieces.sort_by_key(|reject| reject.piece);
     let first = pieces.first().with_context(|| {
@@ -136,15 +140,29 @@ async fn show(args: &ShowArgs) -> anyhow::Result<Exit> {
 }
 
 async fn read(into: &str, schema: &str, chunk: Option<i64>, limit: usize) -> anyhow::Result<Vec<Kept>> {
-    let into = &places::location(into)?;
+    let place = &redacted(into);
     match is_postgres(into) {
-        true => read_from(&Warehouse::open(PgConfig::parse(into)?, schema).await?, chunk, limit).await,
-        false => read_from(&OfArchive::new(&Archive::open(into).await?), chunk, limit).await,
+        true => {
+            let warehouse = Warehouse::open(PgConfig::parse(into)?, schema).await?;
+            read_from(&warehouse, place, chunk, limit).await
+        }
+        false => read_from(&OfArchive::new(&Archive::open(into).await?), place, chunk, limit).await,
     }
 }
 
-async fn read_from(holdings: &dyn Holdings, chunk: Option<i64>, limit: usize) -> anyhow::Result<Vec<Kept>> {
+async fn read_from(
+    holdings: &dyn Holdings,
+    place: &str,
+    chunk: Option<i64>,
+    limit: usize,
+) -> anyhow::Result<Vec<Kept>> {
     let records = holdings.records().await.map_err(unwrapped)?;
+    let is_asked_for = |record: &&ChunkRecord| chunk.is_none_or(|chunk| record.chunk_id == chunk);
+    if records.iter().filter(is_asked_for).any(|of| of.parts_elsewhere().any(|table| table == REJECTS)) {
+        tracing::warn!(
+            "{place} has parts of chunks whose rejects went to another place; ask that one for them, with its --into"
+        );
+    }
     let with_rejects = records.iter().filter(|record| record.num_rejects > 0 || record.piece.is_some());
     let ids: Vec<i64> = match chunk {
         Some(chunk) => vec![chunk],

@@ -15,9 +15,10 @@ use super::places::Place;
 use super::run::ship;
 use super::storage::StorageArgs;
 use super::verify::{Identified, identified};
-use super::{Global, UsageError, print_error};
+use super::{Global, print_error};
 use crate::archive::{Finding, Holdings, Report};
-use crate::client::{PgConfig, is_postgres, redacted};
+use crate::client::{ClientError, PgConfig, is_postgres, redacted};
+use crate::lake::Archive;
 use crate::model::{ByteRange, ChunkRecord, chunk_id};
 use crate::source::{CutOptions, SourceError};
 use crate::stage::processor::DecoderPool;
@@ -37,16 +38,7 @@ pub(super) async fn repair(
     if is_postgres(location) {
         let warehouse = Warehouse::try_new(PgConfig::parse(location)?, schema, &types).await?;
         let records = warehouse.records("true").await?;
-        if let Some(part) = records.iter().find(|record| record.is_part()) {
-            return Err(UsageError(format!(
-                "{} holds parts of chunks, such as that at byte {} of {}, and repairs none; `pipeline run` with every \
-                 --into and its #types= ships what a place lacks",
-                redacted(location),
-                part.range.first_byte,
-                part.source.path
-            ))
-            .into());
-        }
+        expect_wholes(location, &records)?;
         let ledger = warehouse.ledger().await.map_err(unwrapped)?;
         let (chunks, strays) = tokio::task::spawn_blocking({
             let (damaged, gaps, unknown) = (damaged(report, records), gaps(report), unknown(report));
@@ -66,6 +58,8 @@ pub(super) async fn repair(
             ))?;
         }
         warehouse.take_away(&chunks.0, &strays).await?;
+    } else {
+        expect_wholes(location, &Archive::open(location).await?.records().await?)?;
     }
     let storage = StorageArgs::for_repair(schema);
     let mut sinks = storage.open(vec![Place::of_all(location, &types)], &types).await?;
@@ -76,6 +70,18 @@ pub(super) async fn repair(
         sink.finish().await?;
     }
     Ok(())
+}
+
+/// An error if a place has parts of chunks: what of them was decoded elsewhere would be decoded twice.
+fn expect_wholes(location: &str, records: &[ChunkRecord]) -> Result<(), ClientError> {
+    let Some(part) = records.iter().find(|record| record.is_part()) else { return Ok(()) };
+    let reason = format!(
+        "holds parts of chunks, such as that at byte {} of {}, and parts are not repaired; whole chunks that a place \
+         lacks come by `pipeline run` with the same --into and #types=; where rows are lost inside a chunk, write the files \
+         to other places",
+        part.range.first_byte, part.source.path
+    );
+    Err(ClientError::BadUrl { location: redacted(location), reason })
 }
 
 /// The chunks whose rows are not what the ledger says.

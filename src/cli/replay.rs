@@ -54,16 +54,17 @@ pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exi
         args.to.to_rfc3339(),
         args.from.to_rfc3339()
     );
-    replay_where(&condition, &args.place, global).await
+    replay_where(&condition, &args.place, "replay", global).await
 }
 
 /// Replays the chunks that an SQL condition on the ledger selects.
 pub(super) async fn replay_where(
     condition: &str,
     place: &PlaceArgs,
+    command: &str,
     global: &Global,
 ) -> anyhow::Result<Exit> {
-    let into = place.into.as_deref().map(places::location).transpose()?;
+    let into = place.into.as_deref().map(|into| places::location(into, command)).transpose()?;
     let into = into.unwrap_or_else(crate::client::default_postgres_url);
     if !is_postgres(&into) {
         let reason = "is an archive, which cannot be replayed; name postgres://.., or archive the files anew to another place";

@@ -11,7 +11,7 @@ use super::input::InputArgs;
 use super::places;
 use super::progress::Progress;
 use super::queue::{StreamArgs, Via};
-use super::storage::{self, StorageArgs};
+use super::storage::StorageArgs;
 use super::units::{bytes_text, with_commas};
 use super::{Exit, Global};
 use crate::sink::{self, Sink};
@@ -81,7 +81,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<Exit> 
     let summary = Summary {
         read: Some(&read),
         committed: &committed,
-        into: storage::names(&args.into),
+        into: places::names(&args.into),
         took: started.elapsed(),
     };
     if !shutdown.is_requested() {

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 #[cfg(feature = "query")]
 use super::page::{PageArgs, PageOf};
+use super::places::expect_no_types;
 use super::units::{parse_duration, parse_size};
 use super::{Exit, Global, UsageError};
 use crate::client::{self, RedisConfig};
@@ -134,6 +135,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let (state, others) = locations(&args.database)?;
     let settings = args.windows.settings();
     if let Some(location) = &args.archive {
+        expect_no_types("--archive", location)?;
         // a location that cannot be one is told now
         client::open_store(location)?;
     }

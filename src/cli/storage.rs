@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::places::Place;
+use super::places::{FRAGMENT, Place};
 use super::units::parse_duration;
-use crate::client::{PgConfig, is_postgres, redacted};
+use crate::client::{ClientError, PgConfig, is_postgres, redacted};
 use crate::log_type::LogTypes;
 use crate::sink::{self, ArchiveSink, GroupLimits, PartSink, PostgresSink, Sink, SinkError};
 
@@ -51,13 +51,26 @@ impl StorageArgs {
         let limits =
             GroupLimits { rows: self.commit_rows, age: self.commit_interval, ..GroupLimits::default() };
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        let is_split = places.iter().any(|place| !place.share.is_all());
+        let mut databases: Vec<(String, String)> = Vec::new();
         for Place { location, share } in places {
             let sink: Box<dyn Sink> = match is_postgres(&location) {
                 true => {
                     let config = PgConfig::parse(&location)?;
-                    Box::new(
-                        PostgresSink::try_new(config, &self.schema, types, self.workers(), limits).await?,
-                    )
+                    let sink =
+                        PostgresSink::try_new(config, &self.schema, types, self.workers(), limits).await?;
+                    if is_split {
+                        let identity = sink.identity().await?;
+                        if let Some((_, other)) = databases.iter().find(|(known, _)| *known == identity) {
+                            let reason = format!(
+                                "is the same place as {}; name it once, with all of its types in one {FRAGMENT}",
+                                redacted(other)
+                            );
+                            return Err(ClientError::BadUrl { location: redacted(&location), reason }.into());
+                        }
+                        databases.push((identity, location.clone()));
+                    }
+                    Box::new(sink)
                 }
                 false => Box::new(ArchiveSink::try_new(&location).await?),
             };
@@ -71,9 +84,4 @@ impl StorageArgs {
         }
         Ok(sinks)
     }
-}
-
-/// The locations for a message, without passwords.
-pub(super) fn names(locations: &[String]) -> String {
-    locations.iter().map(|location| redacted(location)).collect::<Vec<_>>().join(" and ")
 }

@@ -5,16 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use serde_json::json;
 
 use super::archive::{ListFormat, unwrapped};
-use super::columns::aligned;
 use super::repair::repair;
-use super::units::with_commas;
 use super::{Exit, Global, places};
-use crate::archive::{
-    Checks, Finding, GivenFile, Holdings, OfArchive, Report, Together, verify, verify_together,
-};
+use crate::archive::{Checks, GivenFile, Holdings, OfArchive, Report, Together, verify, verify_together};
 use crate::client::{PgConfig, is_postgres, redacted};
 use crate::lake::Archive;
 use crate::model::{Ledger, Source};
@@ -23,6 +18,10 @@ use crate::source::{
     SourceError,
 };
 use crate::warehouse::Warehouse;
+
+mod report;
+
+use report::findings;
 
 /// Prove that lines = rows + rejects + blanks for every chunk, without a gap; exit 1 if not.
 #[derive(Debug, Args)]
@@ -82,31 +81,31 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
         exit = Exit::SOME_FAILED;
     }
     let mut out = io::stdout().lock();
+    let is_alone = together.is_none();
     if args.output == ListFormat::Json {
-        let mut reports: Vec<_> =
-            reports.iter().map(|(location, report)| to_json(location, report)).collect();
-        reports.extend(together.map(|together| together_to_json(&names, &together)));
-        writeln!(out, "{}", serde_json::to_string_pretty(&reports)?)?;
+        let mut all: Vec<_> = (reports.iter())
+            .map(|(location, report)| report::of_place(location, report, checks.content && is_alone))
+            .collect();
+        all.extend(together.map(|together| report::of_all(&names, &together, checks.content)));
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(exit);
     }
     for (location, report) in &reports {
         if !global.quiet {
-            write!(out, "{}", table(report))?;
+            if reports.len() > 1 {
+                writeln!(out, "{location}")?;
+            }
+            write!(out, "{}", report::table(report, is_alone))?;
         }
         for (path, finding) in findings(location, report) {
             super::print_error(&format!("{path}: {finding}"))?;
         }
     }
-    if let Some(Together { chunks, compared, findings }) = together {
+    if let Some(together) = together {
         if !global.quiet {
-            let verdict = if findings.is_empty() { "ok" } else { "FAILED" };
-            let content = match compared {
-                0 => String::new(),
-                compared => format!(", {} put together and compared", with_commas(compared)),
-            };
-            writeln!(out, "{names} together: {} chunks in parts{content}  {verdict}", with_commas(chunks))?;
+            writeln!(out, "{}", report::summary(&names, &together))?;
         }
-        for (path, finding) in findings {
+        for (path, finding) in &together.findings {
             super::print_error(&format!("{path}: {finding}"))?;
         }
     }
@@ -289,98 +288,4 @@ fn given_files(paths: &[PathBuf], ledger: Ledger) -> (Vec<GivenFile>, Vec<Source
         }
     }
     (files, failures)
-}
-
-/// Every finding with the path, or the archive, that it is of.
-fn findings<'a>(location: &'a str, report: &'a Report) -> impl Iterator<Item = (&'a str, &'a Finding)> {
-    let of_sources = report
-        .sources
-        .iter()
-        .flat_map(|source| source.findings.iter().map(|finding| (source.path.as_str(), finding)));
-    // a damaged file is why rows of sources are missing
-    report.findings.iter().map(move |finding| (location, finding)).chain(of_sources)
-}
-
-fn table(report: &Report) -> String {
-    let head = ["source", "bytes", "lines", "rows", "rejects", "blanks", ""];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let mut total = [0; 5];
-    for source in &report.sources {
-        let name = match source.generation {
-            0 => source.path.clone(),
-            generation => format!("{} (generation {generation})", source.path),
-        };
-        let numbers = [source.len_bytes, source.lines, source.rows, source.rejects, source.blanks];
-        for (total, number) in total.iter_mut().zip(numbers) {
-            *total += number;
-        }
-        let verdict = if source.findings.is_empty() { "ok" } else { "FAILED" };
-        rows.push(row(name, numbers, verdict));
-    }
-    let verdict = if report.is_whole() { "ok" } else { "FAILED" };
-    rows.push(row(format!("{} sources", report.sources.len()), total, verdict));
-    let mut out = aligned(&rows);
-    if report.moved > 0 {
-        out.push_str(&format!(
-            "{} chunks moved to an archive, some or all of their rows: verify it for their content\n",
-            with_commas(report.moved)
-        ));
-    }
-    let (chunks, lines) = report.parts;
-    if chunks > 0 {
-        out.push_str(&format!(
-            "{} chunks are here in part, {} of their rows, rejects and blanks elsewhere: verify all places in one command\n",
-            with_commas(chunks),
-            with_commas(lines)
-        ));
-    }
-    out
-}
-
-fn row(name: String, numbers: [u64; 5], verdict: &str) -> Vec<String> {
-    let numbers = numbers.map(with_commas);
-    std::iter::once(name).chain(numbers).chain([verdict.to_owned()]).collect()
-}
-
-fn to_json(location: &str, report: &Report) -> serde_json::Value {
-    let texts = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let sources: Vec<_> = report
-        .sources
-        .iter()
-        .map(|source| {
-            json!({
-                "source": source.path,
-                "generation": source.generation,
-                "chunks": source.chunks,
-                "bytes": source.len_bytes,
-                "lines": source.lines,
-                "rows": source.rows,
-                "rejects": source.rejects,
-                "blanks": source.blanks,
-                "types": source.types,
-                "findings": texts(&source.findings),
-            })
-        })
-        .collect();
-    json!({
-        "into": location,
-        "whole": report.is_whole(),
-        "sources": sources,
-        "findings": texts(&report.findings),
-        "moved_chunks": report.moved,
-        "parts": report.parts.0,
-        "rows_elsewhere": report.parts.1,
-    })
-}
-
-fn together_to_json(names: &str, together: &Together) -> serde_json::Value {
-    let texts = together.findings.iter().map(|(path, finding)| format!("{path}: {finding}"));
-    json!({
-        "into": names,
-        "together": true,
-        "whole": together.findings.is_empty(),
-        "chunks": together.chunks,
-        "compared": together.compared,
-        "findings": texts.collect::<Vec<_>>(),
-    })
 }

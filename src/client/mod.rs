@@ -156,6 +156,12 @@ pub fn open_store(location: &str) -> Result<OpenedStore, ClientError> {
     Ok((Arc::new(DurableStore::new(path)), url))
 }
 
+/// The folder that a path or a `file://` URL names, by its one name; `None` for other URLs.
+#[must_use]
+pub fn local_folder(location: &str) -> Option<PathBuf> {
+    local_path(location).ok()
+}
+
 fn local_path(location: &str) -> Result<PathBuf, String> {
     let path = match location.split_once("://") {
         None if location.is_empty() => return Err("is empty; name a folder".to_owned()),

@@ -110,6 +110,11 @@ impl PostgresSink {
         })
     }
 
+    /// Tells its schema from every other, under whatever name the server is reached.
+    pub async fn identity(&self) -> Result<String, SinkError> {
+        Ok(self.warehouse.identity().await?)
+    }
+
     /// Hands the open group to a connection; waits for one that is free.
     async fn close_group(&mut self) -> Result<CommitReceipt, SinkError> {
         let mut receipt = CommitReceipt::default();

@@ -113,6 +113,17 @@ impl Warehouse {
         }
     }
 
+    /// Tells this schema from every other, under whatever name the server is reached: by the microsecond at which that
+    /// started, and what it numbers the database and the schema by.
+    pub async fn identity(&self) -> Result<String, WarehouseError> {
+        let sql = "SELECT concat_ws('/', extract(epoch FROM pg_postmaster_start_time()),
+                                    (SELECT oid FROM pg_database WHERE datname = current_database()),
+                                    to_regnamespace($1)::oid)";
+        let client = self.config.connect().await?;
+        let found = client.query_one(sql, &[&quoted(&self.schema)]).await;
+        Ok(found.map_err(WarehouseError::of("ask for the identity of the schema"))?.get(0))
+    }
+
     /// What is committed now, by any writer.
     pub async fn committed(&self) -> Result<Committed, WarehouseError> {
         let client = self.config.connect().await?;

@@ -329,6 +329,31 @@ fn wrong_settings_are_one_line_and_exit_3() {
 }
 
 #[test]
+fn a_value_that_is_refused_is_named_with_the_place_where_it_was_set() {
+    let mut site = Site::new();
+    for settings in ["chunk-size = \"foo\"\n", "[run]\nchunk-size = \"foo\"\n"] {
+        site.write("pipeline.toml", settings);
+        let error = site.error(3, &["run"]);
+        assert!(error.starts_with("pipeline.toml: chunk-size: invalid value 'foo'"), "{error}");
+    }
+    let error = site.error(2, &["run", "--chunk-size", "bar"]);
+    assert!(error.starts_with("invalid value 'bar'"), "{error}");
+    site.set("PIPELINE_CHUNK_SIZE", "foo");
+    let error = site.error(2, &["run"]);
+    assert!(error.starts_with("variable PIPELINE_CHUNK_SIZE: invalid value 'foo'"), "{error}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_completions_quietly() {
+    let site = Site::new();
+    let mut command = site.command(&["completions", "bash"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = Ended::of(child.wait_with_output().unwrap()).expect_code(0);
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
 fn generate_does_not_overwrite_and_says_how_to() {
     let site = Site::new();
     site.generate(1, 10);

@@ -101,8 +101,27 @@ fn every_line_is_in_one_of_two_databases_and_both_account_for_all() {
         let verified = split.site.ok(&["verify", "--count", "--content", "--into", &database.url(), "logs"]);
         assert!(verified.contains("chunks are here in part"), "{verified}");
         assert!(!verified.contains("together"), "{verified}");
+        // but not its content
+        assert!(verified.contains("parts not compared") && verified.contains("--count counts"), "{verified}");
+        let report = |flags: &[&str]| {
+            let url = database.url();
+            let flags = [&["verify", "--output", "json", "--into", &url], flags].concat();
+            let reports: Value = serde_json::from_str(&split.site.ok(&flags)).unwrap();
+            reports[0].clone()
+        };
+        let with_content = report(&["--content"]);
+        assert!(with_content["parts_not_compared"].as_u64().unwrap() > 8, "{with_content}");
+        assert_eq!(report(&[])["parts_not_compared"], Value::Null);
     }
     let together = split.expect_whole();
+    let verified = split.site.ok(&split.flags(&["verify", "logs"]));
+    assert!(!verified.contains("in one command"), "{verified}");
+    let place = split.rest.url().replace(":pipeline@", ":***@");
+    assert!(verified.lines().any(|line| line == place), "{place}: {verified}");
+    let parts: Vec<&str> = (verified.lines().filter(|line| line.contains(" in part")))
+        .filter_map(|line| line.split(" chunks ").next()?.rsplit(' ').next())
+        .collect();
+    assert!(parts.len() == 3 && parts[0] == parts[1] && parts[1] == parts[2], "{verified}");
     assert!(together["chunks"].as_u64().unwrap() > 8, "{together}");
     split.expect_same_answers();
     let again = split.flags(&["run", "--output", "json", "logs"]);
@@ -127,6 +146,44 @@ fn a_copy_is_verified_beside_the_parts_and_a_place_that_lacks_its_part_is_named(
     let missing: Vec<String> = missing.collect();
     assert!(missing.iter().any(|error| error.contains("their auth are in none")), "{missing:?}");
     assert!(missing.iter().all(|error| error.contains("logs_0001.log")), "{missing:?}");
+}
+
+#[test]
+fn a_part_beside_a_place_that_has_all_is_compared_with_it_however_both_are_cut() {
+    let split = Split::new();
+    split.run("37KiB");
+    split.site.ok(&["run", "--quiet", "--chunk-size", "100KiB", "--into", ALL, "logs"]);
+    let [firewall, rest] = split.urls();
+    let verify = |places: &[&str]| {
+        let places = places.iter().flat_map(|place| ["--into", *place]);
+        let flags: Vec<&str> =
+            ["verify", "--content", "--output", "json"].into_iter().chain(places).collect();
+        split.site.end(&flags)
+    };
+    for places in [[&firewall[..], ALL], [ALL, &rest]] {
+        let reports: Value = serde_json::from_str(&verify(&places).expect_code(0).stdout).unwrap();
+        let together = &reports[2];
+        assert!(together["chunks"].as_u64().unwrap() > 20, "{together}");
+        assert_eq!(together["chunks"], together["compared"], "{together}");
+        assert_eq!(together["parts_not_compared"], 0);
+    }
+    // a row that is lost is not filled up from the copy, and one that is changed is not taken for it
+    let one_of = |table: &str| {
+        format!(
+            "(chunk_id, line) = (SELECT chunk_id, line FROM {table} WHERE raw IS NULL ORDER BY 1, 2 LIMIT 1)"
+        )
+    };
+    split.firewall.sql(&format!("DELETE FROM firewall_logs WHERE {}", one_of("firewall_logs")));
+    split
+        .rest
+        .sql(&format!("UPDATE dns_logs SET query_domain = query_domain || 'x' WHERE {}", one_of("dns_logs")));
+    for place in [&firewall, &rest] {
+        let verified = verify(&[place, ALL]).expect_code(1);
+        let reports: Value = serde_json::from_str(&verified.stdout).unwrap();
+        let findings = reports[2]["findings"].as_array().unwrap();
+        assert!(findings.len() == 1, "{reports}");
+        assert!(findings[0].as_str().unwrap().contains("do not come back as they were read"), "{reports}");
+    }
 }
 
 #[test]
@@ -205,6 +262,85 @@ fn what_does_not_name_every_type_once_is_a_mistake_of_usage_by_flag_variable_and
     assert!(verified.contains("together"), "{verified}");
     let again = split.site.run(&["logs"]);
     assert_eq!(again.lines, 0);
+    let summary = split.site.ok(&["run", "logs"]);
+    let named = |place: &str| summary.contains(&place.replace(":pipeline@", ":***@"));
+    assert!(split.into.iter().all(|place| named(place)) && !summary.contains(":pipeline@"), "{summary}");
+    split.site.set("PIPELINE_INTO", "/no/data/a /no/data/b");
+    let error = split.site.error(2, &["run", "logs"]);
+    assert!(error.contains("give each place an --into of its own") && error.contains("file:///"), "{error}");
+}
+
+#[test]
+fn commands_of_one_place_say_so_where_several_are_set_and_say_where_rejects_are_not() {
+    let mut split = Split::new();
+    split.run("1MiB");
+    let commands = [
+        &["rejects", "list"][..],
+        &["rejects", "show", "1:1"],
+        &["rejects", "replay"],
+        &["replay", "--from", "2000-01-01", "--to", "2100-01-01"],
+        &["init-db"],
+    ];
+    let expect_refused = |site: &Site| {
+        for command in commands {
+            let error = site.error(2, command);
+            assert!(
+                error.contains("takes one --into, and pipeline.toml or PIPELINE_INTO has several"),
+                "{error}"
+            );
+        }
+    };
+    split.site.write("pipeline.toml", format!("into = [\"{}\", \"{}\"]\n", split.into[0], split.into[1]));
+    expect_refused(&split.site);
+    let list = |place: &str| split.site.end(&["rejects", "list", "--into", place]).expect_code(0);
+    let of_firewall = list(&split.into[0]);
+    assert!(of_firewall.stderr.contains("whose rejects went to another place"), "{}", of_firewall.stderr);
+    let of_rest = list(&split.into[1]);
+    assert!(of_rest.stderr.is_empty() && of_rest.stdout.contains("odd.log"), "{}", of_rest.stderr);
+    split.site.write("pipeline.toml", "");
+    split.site.set("PIPELINE_INTO", split.into.join(" "));
+    expect_refused(&split.site);
+}
+
+#[test]
+fn places_that_are_not_written_to_by_type_take_no_types() {
+    let site = Site::new();
+    for command in [
+        &["query", "SELECT 1", "--from", "a#types=dns"][..],
+        &["query-worker", "--from", "a#types=dns"],
+        &["archive", "list", "--archive", "a#types=dns"],
+        &["archive", "compact", "--archive", "a#types=dns"],
+        &["archive", "restore", "--out", "out", "--archive", "a#types=dns"],
+        &["archive", "export", "--archive", "a#types=dns"],
+        &["archive", "export", "--from", "postgres://h/logs#types=dns"],
+        &["serve", "--listen", "127.0.0.1:0", "--archive", "a#types=dns"],
+    ] {
+        let error = site.error(2, command);
+        assert!(error.contains("only --into of run, process and fetch takes #types="), "{error}");
+    }
+}
+
+#[test]
+fn one_place_under_two_names_is_refused_before_anything_is_stored() {
+    let (site, database) = (Site::new(), Postgres::shared().database());
+    site.generate(1, 500);
+    for other in [
+        "./tw".to_owned(),
+        site.at("tw").display().to_string(),
+        format!("file://{}/", site.at("tw").display()),
+    ] {
+        let error = site.error(2, &["run", "logs", "--into", "tw#types=firewall", "--into", &other]);
+        assert!(error.contains("are the same place"), "{error}");
+        assert!(!site.at("tw").exists());
+    }
+    let alias = database.url().replace("127.0.0.1", "localhost");
+    let types = format!("{}#types=firewall", database.url());
+    let error = site.error(3, &["run", "--quiet", "logs", "--into", &types, "--into", &alias]);
+    assert!(error.contains("is the same place as") && !error.contains(":pipeline@"), "{error}");
+    assert_eq!(database.sql("SELECT count(*) FROM chunks"), "0");
+    // another database of the server is another place
+    let other = Postgres::shared().database();
+    site.ok(&["run", "--quiet", "logs", "--into", &types, "--into", &other.url()]);
 }
 
 #[test]
@@ -221,13 +357,6 @@ fn another_split_of_the_same_places_is_refused_with_the_remedy() {
         let error = split.site.error(3, &[&["run", "--quiet", "logs"], &flags[..]].concat());
         assert!(error.contains(says) && error.contains("another --schema"), "{error}");
     }
-    // one place under two names: the second would find everything held
-    let (site, database) = (Site::new(), Postgres::shared().database());
-    site.generate(1, 500);
-    let alias = database.url().replace("127.0.0.1", "localhost");
-    let types = format!("{}#types=firewall", database.url());
-    let error = site.end(&["run", "--quiet", "logs", "--into", &types, "--into", &alias]).expect_code(3);
-    assert!(error.stderr.contains("are the same place, name it once"), "{}", error.stderr);
     // a part is not repaired, decoded anew or restored
     let condition = ["replay", "--from", "2000-01-01", "--to", "2100-01-01", "--into", &rest];
     let error = split.site.error(3, &condition);
@@ -235,8 +364,9 @@ fn another_split_of_the_same_places_is_refused_with_the_remedy() {
     let error = split.site.error(3, &["rejects", "replay", "--into", &rest]);
     assert!(error.contains("has a part only of the chunk at byte"), "{error}");
     split.rest.sql("DELETE FROM dns_logs");
-    let ended = split.site.end(&["verify", "--repair", "--into", &rest, "logs"]).expect_code(2);
-    assert!(ended.stderr.contains("repairs none"), "{}", ended.stderr);
+    let ended = split.site.end(&["verify", "--repair", "--into", &rest, "logs"]).expect_code(3);
+    assert!(ended.stderr.contains("parts are not repaired"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("write the files to other places"), "{}", ended.stderr);
     assert_eq!(split.rest.sql("SELECT count(*) > 0 FROM chunks"), "t");
 }
 

@@ -15,7 +15,7 @@ use crate::lake::{Archive, ArchiveWriter, Compaction};
 pub(in crate::cli) struct CompactArgs {
     /// Archive to compact: a folder, s3://, gs:// or az://
     #[arg(long, value_name = "URL", default_value = DEFAULT_ARCHIVE)]
-    archive: String,
+    pub(super) archive: String,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
