@@ -2,8 +2,7 @@
 //!
 //! The password is in no error and no `Debug`. `sslmode` means what it means to libpq, but for one thing: the
 //! system's certificate authorities count for `verify-full` without `sslrootcert`. Deliberately absent: pools,
-//! client certificates, and a second try but at the start of a command: what failed is redone by who knows what
-//! it was.
+//! client certificates, and a second try but at the start of a command: what failed is redone by who knows it.
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -236,9 +235,9 @@ impl PgConfig {
     /// Whether waiting or the user has to change something.
     fn judge(&self, error: Error) -> ClientError {
         let is_tls = tls::is_at_fault(&error) || error.to_string().contains("TLS");
-        // a database that takes no connections for now, as while it is copied
-        let is_closed = error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
-        if (is_retriable(&error) || is_closed) && !is_tls {
+        // as while it is copied
+        let is_closed_now = error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+        if (is_retriable(&error) || is_closed_now) && !is_tls {
             // the server's own words need no "db error" before them
             return match error.as_db_error().cloned() {
                 Some(error) => self.unreachable(error.into()),
