@@ -78,7 +78,7 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> anyhow::Result<Exi
     let names = reports.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" and ");
     let together = together(&opened, &reports, checks, args.paths.is_empty()).await?;
     if together.as_ref().is_some_and(|together| !together.findings.is_empty()) {
-        exit = Exit::SOME_FAILED;
+        worsen(&mut exit, Exit::SOME_FAILED);
     }
     let mut out = io::stdout().lock();
     let is_alone = together.is_none();
