@@ -234,27 +234,26 @@ impl PgConfig {
 
     /// Whether waiting or the user has to change something.
     fn judge(&self, error: Error) -> ClientError {
-        let is_tls = tls::is_at_fault(&error) || error.to_string().contains("TLS");
+        let (code, text) = (error.code().cloned(), error.to_string());
+        let is_tls = tls::is_at_fault(&error) || text.contains("TLS");
         // as while it is copied
-        let is_closed_now = error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
-        if (is_retriable(&error) || is_closed_now) && !is_tls {
-            // the server's own words need no "db error" before them
-            return match error.as_db_error().cloned() {
-                Some(error) => self.unreachable(error.into()),
-                None => self.unreachable(error.into()),
-            };
-        }
-        let remedy = match error.code() {
-            Some(&SqlState::INVALID_CATALOG_NAME) => "create the database, or name another in the URL",
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "grant the user the right to connect, or name another",
-            Some(_) => "check the user and the password; PGPASSWORD or PIPELINE_PG_PASSWORD_FILE sets it",
-            None if is_tls => "check sslmode and sslrootcert in the URL",
-            None if error.to_string() == "invalid configuration" => PASSWORD_REMEDY,
-            None => "check that it is a Postgres server of version 13 or later",
-        };
+        let is_closed_now = code == Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+        let is_passing = (is_retriable(&error) || is_closed_now) && !is_tls;
+        // the server's own words need no "db error" before them
         let source = match error.as_db_error().cloned() {
             Some(error) => Box::new(error) as Box<dyn std::error::Error + Send + Sync>,
             None => error.into(),
+        };
+        if is_passing {
+            return self.unreachable(source);
+        }
+        let remedy = match code {
+            Some(SqlState::INVALID_CATALOG_NAME) => "create the database, or name another in the URL",
+            Some(SqlState::INSUFFICIENT_PRIVILEGE) => "grant the user the right to connect, or name another",
+            Some(_) => "check the user and the password; PGPASSWORD or PIPELINE_PG_PASSWORD_FILE sets it",
+            None if is_tls => "check sslmode and sslrootcert in the URL",
+            None if text == "invalid configuration" => PASSWORD_REMEDY,
+            None => "check that it is a Postgres server of version 13 or later",
         };
         ClientError::Refused {
             service: "postgres",

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -243,6 +243,20 @@ fn write_file(folder: &Path, path: &str, batch: &RecordBatch) -> u64 {
     fs::metadata(path).unwrap().len()
 }
 
+impl Fixture {
+    /// Adds a file that has only event times, all of them the first of `old`, and one other column.
+    fn add_file(&mut self, table: usize, old: &DataFile, path: &str, column: (&str, impl Array + 'static)) {
+        let num_rows = column.1.len();
+        let time = vec![old.time_range.unwrap().0; num_rows];
+        let time = TimestampMicrosecondArray::from(time).with_timezone("UTC");
+        let columns: [(&str, ArrayRef); 2] = [("timestamp", Arc::new(time)), (column.0, Arc::new(column.1))];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let size_bytes = write_file(self.folder.path(), path, &batch);
+        let (path, num_rows) = (path.to_owned(), num_rows as u64);
+        self.tables[table].files.push(DataFile { path, size_bytes, num_rows, ..old.clone() });
+    }
+}
+
 async fn print(session: &Session, format: OutputFormat, text: &str) -> Result<Vec<u8>, QueryError> {
     let mut out = Vec::new();
     let mut printer = ResultPrinter::new(format, &mut out);
@@ -368,13 +382,12 @@ async fn groups_counted_by_number_are_those_that_are_counted_by_text() {
     fields.push(Arc::new(Field::new("added", DataType::Utf8, true)));
     dns.schema = Arc::new(Schema::new(fields));
     let old = dns.files[0].clone();
-    let time = TimestampMicrosecondArray::from(vec![old.time_range.unwrap().0; 2]).with_timezone("UTC");
-    let columns: [(&str, ArrayRef); 2] =
-        [("timestamp", Arc::new(time)), ("added", Arc::new(StringArray::from(vec![Some("x"), None])))];
-    let path = "dns/day=2024-01-15/new.parquet".to_owned();
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let size_bytes = write_file(fixture.folder.path(), &path, &batch);
-    dns.files.push(DataFile { path, size_bytes, num_rows: 2, ..old });
+    fixture.add_file(
+        1,
+        &old,
+        "dns/day=2024-01-15/new.parquet",
+        ("added", StringArray::from(vec![Some("x"), None])),
+    );
     let session = fixture.session();
     let by_src = "(SELECT src, count(*) AS n FROM firewall_logs GROUP BY src)";
     let by_client = "(SELECT client_ip, count(*) AS n FROM dns_logs GROUP BY client_ip)";
@@ -419,13 +432,8 @@ async fn groups_of_more_text_than_is_kept_are_all_there() {
     // 40 MiB in 16 files, of which some are read before it is too much
     for file in 0..16 {
         let rules = (0..128).map(|rule| format!("{file} {rule} {}", "long ".repeat(4096)));
-        let time = TimestampMicrosecondArray::from(vec![old.time_range.unwrap().0; 128]).with_timezone("UTC");
-        let columns: [(&str, ArrayRef); 2] =
-            [("timestamp", Arc::new(time)), ("rule", Arc::new(StringArray::from_iter_values(rules)))];
         let path = format!("firewall/day=2024-01-15/part-{file}.parquet");
-        let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let size_bytes = write_file(fixture.folder.path(), &path, &batch);
-        firewall.files.push(DataFile { path, size_bytes, num_rows: 128, ..old.clone() });
+        fixture.add_file(2, &old, &path, ("rule", StringArray::from_iter_values(rules)));
     }
     let session = fixture.session();
     for columns in ["rule", "rule, src"] {
@@ -676,17 +684,7 @@ async fn a_column_that_older_files_lack_is_null_there() {
     dns.schema = Arc::new(Schema::new(fields));
     let old = dns.files[0].clone();
     dns.files.truncate(1);
-    let columns: [(&str, ArrayRef); 2] = [
-        (
-            "timestamp",
-            Arc::new(TimestampMicrosecondArray::from(vec![old.time_range.unwrap().0]).with_timezone("UTC")),
-        ),
-        ("added", Arc::new(Int16Array::from(vec![5]))),
-    ];
-    let path = "dns/day=2024-01-15/new.parquet".to_owned();
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let size_bytes = write_file(fixture.folder.path(), &path, &batch);
-    dns.files.push(DataFile { path, size_bytes, num_rows: 1, ..old.clone() });
+    fixture.add_file(1, &old, "dns/day=2024-01-15/new.parquet", ("added", Int16Array::from(vec![5])));
     let session = fixture.session();
     let counts = "SELECT count(*) AS n, count(added) AS new, count(client_ip) AS old FROM dns_logs";
     assert_eq!(csv(&session, counts).await, format!("n,new,old\n{},1,{}\n", old.num_rows + 1, old.num_rows));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -56,11 +56,15 @@ impl PrecountExec {
     }
 }
 
+/// The names of columns, as a plan shows them.
+pub(super) fn names(schema: &Schema, columns: &[usize]) -> String {
+    let names: Vec<_> = columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
+    names.join(", ")
+}
+
 impl DisplayAs for PrecountExec {
     fn fmt_as(&self, _: DisplayFormatType, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schema = self.input.schema();
-        let names: Vec<_> = self.columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
-        write!(out, "PrecountExec: by=[{}]", names.join(", "))
+        write!(out, "PrecountExec: by=[{}]", names(&self.input.schema(), &self.columns))
     }
 }
 

@@ -31,7 +31,7 @@ use datafusion::physical_plan::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::counters::Counters;
-use super::exec::PrecountExec;
+use super::exec::{PrecountExec, names};
 
 /// A million groups are some 40 MiB.
 const MAX_GROUPS: usize = 1 << 20;
@@ -86,9 +86,7 @@ impl CountedGroupsExec {
 
 impl DisplayAs for CountedGroupsExec {
     fn fmt_as(&self, _: DisplayFormatType, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schema = self.rows.schema();
-        let names: Vec<_> = self.columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
-        write!(out, "CountedGroupsExec: by=[{}], or else", names.join(", "))
+        write!(out, "CountedGroupsExec: by=[{}], or else", names(&self.rows.schema(), &self.columns))
     }
 }
 
